@@ -1,0 +1,65 @@
+import type { ComputeType, Program } from './program.ts';
+import type { StepInputs, StepOutputs } from './step.ts';
+
+export interface CacheOptions {
+  /** Tokens per block; a multiple of 16. */
+  readonly blockSize: number;
+  readonly blockCount: number;
+}
+
+export interface LoadOptions {
+  readonly cache: CacheOptions;
+  /**
+   * 'auto' keeps what the checkpoint stores: f32 and f16 run in float32, bf16 in bfloat16, 4-bit formats in int4, the other
+   * quantised ones in int8. Otherwise every linear runs in the named type; embeddings are looked up from what is stored.
+   */
+  readonly computeType: ComputeType | 'auto';
+  /** Largest T and S of a step; workspaces are sized by them. */
+  readonly maxTokens: number;
+  readonly maxSequences: number;
+  /** Positions of the rotary table. */
+  readonly maxPositions: number;
+  /** 0..1 of the weight bytes done; called on the event loop a few times a second at most. */
+  readonly onProgress?: (fraction: number) => void;
+}
+
+/** One program with its weights repacked and its paged cache allocated. Runners share both. */
+export interface LoadedProgram {
+  /** Bytes held: weights as repacked, and the cache. */
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  /** Compute type that 'auto' came to for the largest linear; 'float32' caches hold fp32, all others bf16. */
+  readonly computeType: ComputeType;
+  /** A runner has its own workspace and threads; runners of one program may run at the same time on disjoint blocks. */
+  createRunner(options: { readonly threads: number }): Runner;
+  close(): Promise<void>;
+}
+
+export interface Runner {
+  /**
+   * One forward step. One native call; resolves off the event loop. A second call before the first resolves is refused
+   * (KernelError 'KERNEL_BUSY'). Inputs are validated and copied before the call returns.
+   */
+  run(inputs: StepInputs): Promise<StepOutputs>;
+  /** Waits for a step in flight, then frees. Idempotent; `run` afterwards is refused with 'KERNEL_CLOSED'. */
+  close(): Promise<void>;
+}
+
+export interface Backend {
+  readonly name: 'reference' | 'cpu';
+  /** What the backend runs on, for logs and benches: ISA path, CPU name. */
+  describe(): { readonly isa: string; readonly device: string; readonly threads: number };
+  /** Bytes one block takes in the cache, keys and values, all layers. */
+  blockBytes(program: Program, computeType: ComputeType, blockSize: number): number;
+  load(program: Program, options: LoadOptions): Promise<LoadedProgram>;
+}
+
+/** A refused program, weight, option or input. `code` is stable and listed in docs/errors.md. */
+export class KernelError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'KernelError';
+    this.code = code;
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * The op program: what `engine/model` records once and every backend runs once per step.
+ * This file is the contract between model and backends; it knows no backend and does no arithmetic.
+ *
+ * Dims used in comments: T tokens of the step (all sequences flattened), S sequences of the step,
+ * L rows for which logits are wanted, D head size, V vocabulary rows, N output and K input features.
+ */
+
+/** How a checkpoint stores a tensor. Quantised names are GGUF's block formats, read as stored. */
+export type StorageType =
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'q4_0'
+  | 'q4_1'
+  | 'q5_0'
+  | 'q5_1'
+  | 'q8_0'
+  | 'q4_k'
+  | 'q5_k'
+  | 'q6_k';
+
+/** Bytes of a weight: a range of a file (memory-mapped by native backends) or bytes in memory. */
+export type WeightBytes =
+  | { readonly path: string; readonly offset: number; readonly byteLength: number }
+  | { readonly data: Uint8Array };
+
+/** One checkpoint tensor as stored: row-major, `shape` outermost first ([N, K] for a linear). */
+export interface WeightSource {
+  readonly name: string;
+  readonly type: StorageType;
+  readonly shape: readonly number[];
+  readonly bytes: WeightBytes;
+  /**
+   * 'interleavedToHalf' when q/k rows are stored in the interleaved rotary order of GGUF llama files:
+   * within each head of D rows, logical row i < D/2 is stored row 2i and logical row D/2 + i is stored row 2i + 1.
+   */
+  readonly rowOrder?: { readonly kind: 'interleavedToHalf'; readonly headSize: number };
+}
+
+/** Arithmetic a linear runs in: fp32, bf16 dot products, or integer dots over groups of the K axis. */
+export type ComputeType = 'float32' | 'bfloat16' | 'int8' | 'int4';
+
+/** Index into `Program.weights`. */
+export type WeightId = number;
+/** Index into `Program.tensors`: an activation buffer, fp32, [rows, width]. */
+export type TensorId = number;
+
+export interface TensorSpec {
+  readonly name: string;
+  /** What the rows count: T tokens of a step or its L logit rows. */
+  readonly rows: 'tokens' | 'logitRows';
+  readonly width: number;
+}
+
+export interface RopeSpec {
+  /** fp32 inverse frequencies, length D/2, scaling (linear, llama3, yarn) already applied. */
+  readonly inverseFrequencies: Float32Array;
+  /** Factor on cos and sin (yarn's attention factor; 1 otherwise). */
+  readonly magnitude: number;
+}
+
+/** out[t] = weight[tokenIds[t]], (T, width). */
+export interface EmbeddingOp {
+  readonly op: 'embedding';
+  readonly weight: WeightId;
+  readonly out: TensorId;
+}
+
+/**
+ * out = x * rsqrt(mean(x^2) + eps) * weight, row by row, fp32. With `residual`, first residual += x (written
+ * back, same shape) and the norm is of that sum.
+ */
+export interface RmsNormOp {
+  readonly op: 'rmsNorm';
+  readonly x: TensorId;
+  readonly residual?: TensorId;
+  readonly weight: WeightId;
+  readonly eps: number;
+  readonly out: TensorId;
+}
+
+/**
+ * out = epilogue(x @ W^T + bias) (+ residual). `weights` are stacked along N: q, k, v of one attention; with
+ * 'siluMul' exactly two of equal N, gate then up, and out = silu(gate) * up has width N.
+ * `residual` may be the same tensor as `out`. Bias ids follow `weights` one to one when given.
+ */
+export interface LinearOp {
+  readonly op: 'linear';
+  readonly x: TensorId;
+  readonly weights: readonly WeightId[];
+  readonly biases?: readonly WeightId[];
+  readonly epilogue: 'none' | 'siluMul';
+  readonly residual?: TensorId;
+  readonly out: TensorId;
+}
+
+/**
+ * qkv is (T, (heads + 2 kvHeads) * D): q heads, then k heads, then v heads. Rotates q and k in place by
+ * positions[t] (half-split order) and writes k, v of token t to cache slot slotMapping[t] of `layer`
+ * (slot = blockId * blockSize + offset; -1: do not store).
+ */
+export interface RopeAndCacheOp {
+  readonly op: 'ropeAndCache';
+  readonly qkv: TensorId;
+  readonly layer: number;
+  readonly rope: RopeSpec;
+}
+
+/**
+ * Causal attention of every token of the step over the paged cache of `layer`, bottom-right aligned:
+ * query i of a sequence with q queries and c keys sees keys 0 .. c - q + i. out is (T, heads * D).
+ * The keys are cut into partitions of `ATTENTION_PARTITION` tokens, merged in index order, so that the bits of
+ * a row depend on nothing but its own sequence.
+ */
+export interface AttentionOp {
+  readonly op: 'attention';
+  readonly qkv: TensorId;
+  readonly layer: number;
+  readonly scale: number;
+  readonly out: TensorId;
+}
+
+/** out[l] = x[logitRows[l]], (L, width). */
+export interface GatherRowsOp {
+  readonly op: 'gatherRows';
+  readonly x: TensorId;
+  readonly out: TensorId;
+}
+
+/** Draws one token id per logit row from logits (L, V) by `StepInputs.sampling`. The last op of a program. */
+export interface SampleOp {
+  readonly op: 'sample';
+  readonly logits: TensorId;
+}
+
+export type Op =
+  | EmbeddingOp
+  | RmsNormOp
+  | LinearOp
+  | RopeAndCacheOp
+  | AttentionOp
+  | GatherRowsOp
+  | SampleOp;
+
+/** Keys per attention partition. A constant of the arithmetic: changing it changes bits, not results. */
+export const ATTENTION_PARTITION = 512;
+
+/** Shape of the paged cache that the attention ops of a program share. */
+export interface CacheSpec {
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly headSize: number;
+}
+
+export interface Program {
+  readonly name: string;
+  readonly weights: readonly WeightSource[];
+  readonly tensors: readonly TensorSpec[];
+  readonly ops: readonly Op[];
+  readonly heads: number;
+  readonly cache: CacheSpec;
+  /** Rows of the logits, padding included. */
+  readonly vocabularyRows: number;
+  /** Ids the tokenizer can decode; rows from here on are padding and are never sampled. */
+  readonly validTokenCount: number;
+}
