@@ -19,6 +19,8 @@ export interface LoadOptions {
   readonly maxSequences: number;
   /** Positions of the rotary table. */
   readonly maxPositions: number;
+  /** Fill cache and workspaces with NaN at load and workspaces again before every step, so that reading what no op wrote shows. */
+  readonly poison?: boolean;
   /** 0..1 of the weight bytes done; called on the event loop a few times a second at most. */
   readonly onProgress?: (fraction: number) => void;
 }

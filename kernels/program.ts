@@ -128,7 +128,10 @@ export interface GatherRowsOp {
   readonly out: TensorId;
 }
 
-/** Draws one token id per logit row from logits (L, V) by `StepInputs.sampling`. The last op of a program. */
+/**
+ * Draws one token id per logit row from logits (L, V) by `StepInputs.sampling`; the order of its stages is that of
+ * `kernels/reference/sample.ts`. The last op of a program; a program without it samples nothing.
+ */
 export interface SampleOp {
   readonly op: 'sample';
   readonly logits: TensorId;

@@ -1,4 +1,5 @@
 /** What one step of a program takes and gives: flat typed arrays, in the field's usual names. */
+import type { TensorId } from './program.ts';
 
 /** Per logit row sampling parameters, structure of arrays; every array has length L unless said otherwise. */
 export interface SamplingInputs {
@@ -53,10 +54,15 @@ export interface StepInputs {
   readonly sampling: SamplingInputs;
   /** Return the raw logits (L, V) too: tests, prompt log-probabilities, echo. */
   readonly wantLogits?: boolean;
+  /** Return what these tensors hold when the step ends (not the one a sample op reads: it may overwrite it): tests, layer-by-layer comparison. */
+  readonly wantTensors?: readonly TensorId[];
 }
 
 export interface StepOutputs {
-  /** (L) sampled ids. */
+  /**
+   * (L) sampled ids; -1 where nothing was left to draw (mask and bans forbid every id, or no logit is a number: NaN counts as
+   * -Infinity). Empty when the program has no sample op.
+   */
   readonly tokenIds: Int32Array;
   /** (L) raw log-probability of the sampled id (before temperature and penalties, over valid ids); NaN if not asked. */
   readonly logprobs: Float32Array;
@@ -66,4 +72,6 @@ export interface StepOutputs {
   readonly maxTop: number;
   /** (L, V) when asked for. */
   readonly logits?: Float32Array;
+  /** One array per id of `wantTensors`, in its order: (T or L rows of this step, width). */
+  readonly tensors?: readonly Float32Array[];
 }
