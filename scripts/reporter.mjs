@@ -1,0 +1,59 @@
+/**
+ * A node:test reporter: one line per test file, failures whole, then what was skipped and why, and node:test's closing
+ * summary last.
+ */
+import { relative } from 'node:path';
+import { inspect } from 'node:util';
+
+const summaryNames = ['tests', 'suites', 'pass', 'fail', 'cancelled', 'skipped', 'todo', 'duration_ms'];
+
+export default async function* report(source) {
+  const files = new Map();
+  const skipped = [];
+  const failed = [];
+  const summary = [];
+  const names = [];
+  const fileOf = (data) => relative(process.cwd(), data.file ?? '');
+  for await (const { type, data } of source) {
+    if (type === 'test:start') {
+      names[data.nesting] = data.name;
+    } else if (type === 'test:stderr' || type === 'test:stdout') {
+      // Output of a test is shown only where it helps: when the run asks for it.
+      if (process.env.NVLM_TEST_OUTPUT) yield data.message;
+    } else if (type === 'test:pass' || type === 'test:fail') {
+      if (data.details?.type === 'suite') continue;
+      const file = fileOf(data);
+      const counts = files.get(file) ?? { pass: 0, fail: 0, skip: 0 };
+      files.set(file, counts);
+      if (data.skip !== undefined) {
+        counts.skip++;
+        skipped.push([file, data.name, data.skip === true ? 'no reason given' : data.skip]);
+      } else if (type === 'test:pass') {
+        counts.pass++;
+      } else if (data.details?.error?.failureType !== 'subtestsFailed') {
+        counts.fail++;
+        failed.push([file, data.name]);
+        const cause = data.details?.error?.cause ?? data.details?.error;
+        const text = cause?.stack ?? inspect(cause);
+        yield `\n✖ ${file}: ${data.name}\n${text.replace(/^/gm, '    ')}\n\n`;
+      }
+    } else if (type === 'test:summary' && data.file) {
+      const file = relative(process.cwd(), data.file);
+      const counts = files.get(file) ?? { pass: 0, fail: 0, skip: 0 };
+      const note = [counts.fail && `${counts.fail} failed`, counts.skip && `${counts.skip} skipped`];
+      yield `${data.success ? '✔' : '✖'} ${file.padEnd(52)} ${String(counts.pass).padStart(4)} passed ${note.filter(Boolean).join(', ')} (${(data.duration_ms / 1000).toFixed(1)} s)\n`;
+    } else if (type === 'test:diagnostic' && data.nesting === 0) {
+      const [name] = data.message.split(' ');
+      if (summaryNames.includes(name)) summary.push(data.message);
+    }
+  }
+  if (skipped.length > 0) {
+    yield `\nSkipped on this machine (${skipped.length}):\n`;
+    for (const [file, name, reason] of skipped) yield `  - ${file}: ${name}: ${reason}\n`;
+  }
+  if (failed.length > 0) {
+    yield `\nFailed (${failed.length}):\n`;
+    for (const [file, name] of failed) yield `  ✖ ${file}: ${name}\n`;
+  }
+  yield `\n${summary.map((line) => `ℹ ${line}`).join('\n')}\n`;
+}
