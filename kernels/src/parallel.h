@@ -25,6 +25,8 @@ struct Lane {
   // This thread's own scratch, 64-byte aligned, at least `scratchBytes` as planned at load.
   uint8_t* scratch;
   size_t scratchBytes;
+  // All lanes of the team, by index: after a sync a thread may read what another left in its scratch.
+  const Lane* team;
 
   void sync() const {
     if (count > 1) barrier->wait();
