@@ -19,10 +19,7 @@ import { findCompiler } from './prerequisites.mjs';
 import { startStep } from './progress.mjs';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
-export const cacheDirectory = join(
-  process.env.XDG_CACHE_HOME || join(homedir(), '.cache'),
-  'nvlm',
-);
+export const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
 /** Node 24 of the lockfile: the sources are TypeScript and run as they are. */
 export const node = join(root, 'node_modules/node/bin/node');
 
@@ -30,7 +27,8 @@ export const node = join(root, 'node_modules/node/bin/node');
 function listFiles(folder, endings) {
   return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory()) return /^(build|dist)/.test(entry.name) ? [] : listFiles(path, endings);
+    if (entry.isDirectory())
+      return /^(build|dist)/.test(entry.name) ? [] : listFiles(path, endings);
     return endings.some((ending) => entry.name.endsWith(ending)) ? [path] : [];
   });
 }
@@ -38,7 +36,11 @@ function listFiles(folder, endings) {
 function digest(paths, ...extra) {
   const hash = createHash('sha256');
   for (const part of extra) hash.update(part).update('\0');
-  for (const path of [...paths].sort()) hash.update(path).update('\0').update(readFileSync(join(root, path)));
+  for (const path of [...paths].sort())
+    hash
+      .update(path)
+      .update('\0')
+      .update(readFileSync(join(root, path)));
   return hash.digest('hex').slice(0, 20);
 }
 
@@ -87,38 +89,45 @@ export async function buildAddon({ sanitize = false } = {}) {
   const stamp = `${wanted}.key`;
   if (existsSync(wanted) && readStamp(stamp) === key) return;
   if (!existsSync(built)) {
-    await step(sanitize ? 'Build the kernels (sanitizers)' : 'Build the kernels (C++)', async (progress) => {
-      const work = join(cacheDirectory, 'addon', `${key}.${process.pid}`);
-      const generator = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : [];
-      mkdirSync(work, { recursive: true });
-      try {
-        await run(
-          'cmake',
-          [
-            '-S', join(root, 'kernels'), '-B', work, ...generator,
-            '-DCMAKE_BUILD_TYPE=Release',
-            `-DCMAKE_CXX_COMPILER=${compiler}`,
-            `-DNVLM_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
-          ],
-          { cwd: root },
-        );
-        await run('cmake', ['--build', work, '--parallel', '2'], {
-          cwd: root,
-          onLine: (line) => {
-            const ninja = /^\[(\d+)\/(\d+)\]/.exec(line);
-            const make = /^\[ *(\d+)%\]/.exec(line);
-            if (ninja) progress.update(Number(ninja[1]) / Number(ninja[2]));
-            else if (make) progress.update(Number(make[1]) / 100);
-          },
-        });
-        mkdirSync(dirname(built), { recursive: true });
-        // Rename last: two builds at once, or a killed one, never leave half an addon under the key.
-        copyFileSync(join(work, 'nvlm.node'), `${built}.${process.pid}`);
-        renameSync(`${built}.${process.pid}`, built);
-      } finally {
-        rmSync(work, { recursive: true, force: true });
-      }
-    });
+    await step(
+      sanitize ? 'Build the kernels (sanitizers)' : 'Build the kernels (C++)',
+      async (progress) => {
+        const work = join(cacheDirectory, 'addon', `${key}.${process.pid}`);
+        const generator = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : [];
+        mkdirSync(work, { recursive: true });
+        try {
+          await run(
+            'cmake',
+            [
+              '-S',
+              join(root, 'kernels'),
+              '-B',
+              work,
+              ...generator,
+              '-DCMAKE_BUILD_TYPE=Release',
+              `-DCMAKE_CXX_COMPILER=${compiler}`,
+              `-DNVLM_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
+            ],
+            { cwd: root },
+          );
+          await run('cmake', ['--build', work, '--parallel', '2'], {
+            cwd: root,
+            onLine: (line) => {
+              const ninja = /^\[(\d+)\/(\d+)\]/.exec(line);
+              const make = /^\[ *(\d+)%\]/.exec(line);
+              if (ninja) progress.update(Number(ninja[1]) / Number(ninja[2]));
+              else if (make) progress.update(Number(make[1]) / 100);
+            },
+          });
+          mkdirSync(dirname(built), { recursive: true });
+          // Rename last: two builds at once, or a killed one, never leave half an addon under the key.
+          copyFileSync(join(work, 'nvlm.node'), `${built}.${process.pid}`);
+          renameSync(`${built}.${process.pid}`, built);
+        } finally {
+          rmSync(work, { recursive: true, force: true });
+        }
+      },
+    );
   }
   mkdirSync(dirname(wanted), { recursive: true });
   copyFileSync(built, `${wanted}.new`);

@@ -22,7 +22,11 @@ export function run(command, args, { cwd, env, onLine, quiet = true } = {}) {
     child.on('close', (code, signal) => {
       if (code === 0) return resolve(output);
       const tail = output.trimEnd().split('\n').slice(-40).join('\n');
-      reject(new Error(`${command} ${args.join(' ')} ended with ${signal ?? `exit code ${code}`}\n${tail}`));
+      reject(
+        new Error(
+          `${command} ${args.join(' ')} ended with ${signal ?? `exit code ${code}`}\n${tail}`,
+        ),
+      );
     });
   });
 }

@@ -17,14 +17,24 @@ export function startStep(title) {
         : Math.round(fraction * barWidth);
     const bar =
       fraction === undefined
-        ? '·'.repeat(filled) + '━━━'.slice(0, barWidth - filled) + '·'.repeat(Math.max(0, barWidth - filled - 3))
+        ? '·'.repeat(filled) +
+          '━━━'.slice(0, barWidth - filled) +
+          '·'.repeat(Math.max(0, barWidth - filled - 3))
         : '━'.repeat(filled) + '·'.repeat(barWidth - filled);
-    const percent = fraction === undefined ? '    ' : `${String(Math.floor(fraction * 100)).padStart(3)}%`;
-    process.stderr.write(`\r\x1b[2K  ${title.padEnd(34)} ${bar} ${percent} ${seconds()} s ${note}`.slice(0, process.stderr.columns || 120));
+    const percent =
+      fraction === undefined ? '    ' : `${String(Math.floor(fraction * 100)).padStart(3)}%`;
+    process.stderr.write(
+      `\r\x1b[2K  ${title.padEnd(34)} ${bar} ${percent} ${seconds()} s ${note}`.slice(
+        0,
+        process.stderr.columns || 120,
+      ),
+    );
     drawn = true;
   };
   // A step shorter than half a second draws nothing but its last line.
-  const timer = isTerminal ? setInterval(() => Date.now() - startedAt > 500 && draw(), 120) : undefined;
+  const timer = isTerminal
+    ? setInterval(() => Date.now() - startedAt > 500 && draw(), 120)
+    : undefined;
   if (!isTerminal) process.stderr.write(`  ${title} ...\n`);
   const finish = (mark, text) => {
     clearInterval(timer);

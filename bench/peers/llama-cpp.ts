@@ -1,0 +1,265 @@
+/**
+ * llama.cpp as a peer, at its best: built for this very CPU from the source inside PyPI's llama-cpp-python, with its own
+ * bench and server. Kept in the cache by version. Weights as shipped, and the variants it is fastest with.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { run } from '../../scripts/command.mjs';
+
+export const llamaCppVersion = '0.3.36';
+const targets = ['llama-bench', 'llama-batched-bench', 'llama-server', 'llama-quantize'];
+
+export interface LlamaCpp {
+  readonly name: string;
+  readonly binaries: string;
+}
+
+/** Builds it once (several minutes), `progress` in 0..1. */
+export async function installLlamaCpp(
+  cacheDirectory: string,
+  progress: (fraction: number, note: string) => void,
+): Promise<LlamaCpp> {
+  const directory = join(cacheDirectory, 'peers', `llama.cpp-${llamaCppVersion}`);
+  const peer: LlamaCpp = {
+    name: `llama.cpp (llama-cpp-python ${llamaCppVersion})`,
+    binaries: join(directory, 'build/bin'),
+  };
+  if (existsSync(join(directory, '.built'))) return peer;
+  const work = `${directory}.${process.pid}`;
+  mkdirSync(work, { recursive: true });
+  try {
+    progress(0, 'source');
+    await run('python3', [
+      '-m',
+      'pip',
+      'download',
+      '-q',
+      '--no-binary',
+      ':all:',
+      '--no-deps',
+
+      `llama-cpp-python==${llamaCppVersion}`,
+      '-d',
+      work,
+    ]);
+    await run('tar', ['xzf', join(work, `llama_cpp_python-${llamaCppVersion}.tar.gz`), '-C', work]);
+    const source = globSync(join(work, 'llama_cpp_python-*/vendor/llama.cpp'))[0];
+    if (source === undefined)
+      throw new Error(`llama-cpp-python ${llamaCppVersion} holds no vendor/llama.cpp.`);
+    const build = join(work, 'build');
+    await run('cmake', [
+      '-S',
+      source,
+      '-B',
+      build,
+      '-DGGML_NATIVE=ON',
+      '-DLLAMA_CURL=OFF',
+      '-DCMAKE_BUILD_TYPE=Release',
+      '-DLLAMA_BUILD_TESTS=OFF',
+      '-DLLAMA_BUILD_EXAMPLES=OFF',
+      '-DBUILD_SHARED_LIBS=OFF',
+    ]);
+    await run('cmake', ['--build', build, '--parallel', '2', '--target', ...targets], {
+      onLine: (line: string) => {
+        const percent = /^\[ *(\d+)%\]/.exec(line)?.[1];
+        const step = /^\[(\d+)\/(\d+)\]/.exec(line);
+        if (percent) progress(Number(percent) / 100, 'build');
+        else if (step) progress(Number(step[1]) / Number(step[2]), 'build');
+      },
+    });
+    rmSync(directory, { recursive: true, force: true });
+    mkdirSync(join(directory, 'build'), { recursive: true });
+    renameSync(join(build, 'bin'), join(directory, 'build/bin'));
+    await run('touch', [join(directory, '.built')]);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  return peer;
+}
+
+/** The checkpoint requantised to one of llama.cpp's types, kept beside the peer. */
+export async function requantise(peer: LlamaCpp, gguf: string, type: string): Promise<string> {
+  const path = join(
+    peer.binaries,
+    '../..',
+    `${gguf
+      .split('/')
+      .at(-1)
+      ?.replace(/\.gguf$/, '')}.${type}.gguf`,
+  );
+  if (existsSync(path)) return path;
+  await run(join(peer.binaries, 'llama-quantize'), [
+    '--allow-requantize',
+    gguf,
+    `${path}.new`,
+    type,
+    '2',
+  ]);
+  renameSync(`${path}.new`, path);
+  return path;
+}
+
+/** tokens/s of one llama-bench test. */
+export async function llamaBench(
+  peer: LlamaCpp,
+  gguf: string,
+  test: { readonly prompt: number; readonly generate: number; readonly depth: number },
+  threads: number,
+): Promise<number> {
+  const output = await run(join(peer.binaries, 'llama-bench'), [
+    '-m',
+    gguf,
+    '-t',
+    String(threads),
+    '-fa',
+    '1',
+    '-p',
+    String(test.prompt),
+    '-n',
+    String(test.generate),
+    '-d',
+    String(test.depth),
+    '-r',
+    '1',
+    '-o',
+    'json',
+  ]);
+  const rows = JSON.parse(output.slice(output.indexOf('['), output.lastIndexOf(']') + 1)) as {
+    avg_ts: number;
+  }[];
+  return rows[0]?.avg_ts ?? Number.NaN;
+}
+
+/** Total decode tokens/s of `sequences` sequences, 128 prompt and 128 new tokens each. */
+export async function llamaBatchedBench(
+  peer: LlamaCpp,
+  gguf: string,
+  sequences: number,
+  threads: number,
+): Promise<number> {
+  const output = await run(join(peer.binaries, 'llama-batched-bench'), [
+    '-m',
+    gguf,
+    '-t',
+    String(threads),
+    '-tb',
+    String(threads),
+    '-fa',
+    'on',
+    '-c',
+    String(sequences * 256 + 256),
+    '-npp',
+    '128',
+    '-ntg',
+    '128',
+    '-npl',
+    String(sequences),
+    '--output-format',
+    'jsonl',
+  ]);
+  const line = output.split('\n').find((text) => text.startsWith('{'));
+  return line === undefined ? Number.NaN : (JSON.parse(line) as { speed_tg: number }).speed_tg;
+}
+
+export interface LlamaServer {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+export async function startLlamaServer(
+  peer: LlamaCpp,
+  gguf: string,
+  options: { readonly threads: number; readonly slots: number; readonly contextPerSlot: number },
+): Promise<LlamaServer> {
+  const port = await freePort();
+  const child: ChildProcess = spawn(
+    join(peer.binaries, 'llama-server'),
+    [
+      '-m',
+      gguf,
+      '-t',
+      String(options.threads),
+      '-tb',
+      String(options.threads),
+      '-np',
+      String(options.slots),
+      '-c',
+      String(options.slots * options.contextPerSlot),
+      '-fa',
+      'on',
+      '--host',
+      '127.0.0.1',
+      '--port',
+      String(port),
+      '--no-webui',
+    ],
+    { stdio: 'ignore' },
+  );
+  const url = `http://127.0.0.1:${port}`;
+  const close = () =>
+    new Promise<void>((resolve) => {
+      if (child.exitCode !== null) return resolve();
+      child.once('close', () => resolve());
+      child.kill('SIGTERM');
+    });
+  for (let attempt = 0; attempt < 300; attempt++) {
+    if (child.exitCode !== null)
+      throw new Error(`llama-server ended with exit code ${child.exitCode} before it was ready.`);
+    try {
+      if ((await fetch(`${url}/health`)).ok) return { url, close };
+    } catch {
+      // Not listening yet.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  await close();
+  throw new Error('llama-server was not ready within 30 s.');
+}
+
+/** Seconds for the prompts one by one and all at once, `newTokens` each, greedy, no prompt cache. */
+export async function timeQuestions(
+  server: LlamaServer,
+  prompts: readonly (readonly number[])[],
+  newTokens: number,
+): Promise<{ sequential: number; together: number }> {
+  const ask = async (prompt: readonly number[]) => {
+    const response = await fetch(`${server.url}/completion`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        prompt,
+        n_predict: newTokens,
+        temperature: 0,
+        ignore_eos: true,
+        cache_prompt: false,
+      }),
+    });
+    const { tokens_predicted } = (await response.json()) as { tokens_predicted: number };
+    if (tokens_predicted !== newTokens)
+      throw new Error(`llama-server gave ${tokens_predicted} tokens, expected ${newTokens}.`);
+  };
+  const startedAt = performance.now();
+  for (const prompt of prompts) await ask(prompt);
+  const between = performance.now();
+  await Promise.all(prompts.map(ask));
+  return {
+    sequential: (between - startedAt) / 1000,
+    together: (performance.now() - between) / 1000,
+  };
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() =>
+        resolve(typeof address === 'object' && address !== null ? address.port : 0),
+      );
+    });
+  });
+}

@@ -1,0 +1,65 @@
+/** `npm run demo`: the default model behind the chat page on the next free port, with one working example per way in. */
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const firstPort = 8000;
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createServer();
+    probe.once('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+  });
+}
+
+async function nextFreePort(): Promise<number> {
+  for (let port = firstPort; port < firstPort + 100; port++) if (await isFree(port)) return port;
+  return 0;
+}
+
+function examples(url: string, model: string): string {
+  return `
+  Chat in the browser     ${url}/
+
+  curl                    curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
+                            -d '{"model": "${model}", "stream": true, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+
+  OpenAI SDK              import OpenAI from 'openai';
+                          const client = new OpenAI({ baseURL: '${url}/v1', apiKey: 'none' });
+                          const response = await client.responses.create({ model: '${model}', input: 'Why is the sky blue?' });
+                          console.log(response.output_text);
+
+  WebSocket               const socket = new WebSocket('${url.replace(/^http/, 'ws')}/v1/responses');
+                          socket.onopen = () => socket.send(JSON.stringify({ type: 'response.create', model: '${model}', input: 'Why is the sky blue?' }));
+                          socket.onmessage = ({ data }) => { const event = JSON.parse(data); if (event.delta) console.log(event.delta); };
+
+  Stop with Ctrl-C.
+`;
+}
+
+const given = process.argv.slice(2);
+const asksForPort = given.some(
+  (argument) => argument === '--port' || argument.startsWith('--port='),
+);
+const port = asksForPort ? [] : ['--port', String(await nextFreePort())];
+const server = spawn(
+  process.execPath,
+  [join(import.meta.dirname, '../main.ts'), ...port, ...given],
+  { stdio: ['ignore', 'pipe', 'inherit'] },
+);
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(signal, () => server.kill(signal));
+server.on('close', (code) => process.exit(code ?? 1));
+
+for await (const line of createInterface({ input: server.stdout })) {
+  const url = /^listening on (http:\/\/\S+)/.exec(line)?.[1];
+  if (url === undefined) {
+    console.log(line);
+    continue;
+  }
+  const models = (await (await fetch(`${url}/v1/models`)).json()) as { data: { id: string }[] };
+  console.log(line);
+  console.log(examples(url, models.data[0]?.id ?? 'default'));
+}
