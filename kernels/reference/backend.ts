@@ -1,0 +1,146 @@
+/** The op program interpreted in plain TypeScript: the oracle that every other backend is compared with. */
+import type { Backend, LoadedProgram, LoadOptions, Runner } from '../backend.ts';
+import type { ComputeType, Program, WeightId } from '../program.ts';
+import type { StepInputs, StepOutputs } from '../step.ts';
+import { computeTypeOf, elementCount, largestComputeType, storageBytes } from '../storage.ts';
+import { refuse, validateLoadOptions, validateProgram, validateThreads } from '../validate.ts';
+import { validateStep } from '../validate-step.ts';
+import { roundToBfloat16 } from './dequantise.ts';
+import { nextTurn, Step, type StepContext } from './interpreter.ts';
+import { readWeight } from './weights.ts';
+
+class ReferenceProgram implements LoadedProgram {
+  readonly program: Program;
+  readonly options: LoadOptions;
+  readonly computeType: ComputeType;
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly context: StepContext;
+  readonly runners = new Set<ReferenceRunner>();
+  readonly #weights: Float32Array[] = [];
+  readonly #linearWeights: Float32Array[] = [];
+  #closed = false;
+
+  constructor(program: Program, options: LoadOptions) {
+    this.program = program;
+    this.options = options;
+    this.computeType = largestComputeType(program, options.computeType);
+    this.weightBytes = program.weights.reduce(
+      (sum, weight) => sum + Float32Array.BYTES_PER_ELEMENT * elementCount(weight.shape),
+      0,
+    );
+    const { layers, kvHeads, headSize } = program.cache;
+    const { blockCount, blockSize } = options.cache;
+    const values = blockCount * blockSize * kvHeads * headSize;
+    this.cacheBytes = 2 * Float32Array.BYTES_PER_ELEMENT * layers * values;
+    const poison = options.poison ?? false;
+    const allocate = (): Float32Array => new Float32Array(values).fill(poison ? Number.NaN : 0);
+    this.context = {
+      program,
+      blockSize,
+      poison,
+      layers: Array.from({ length: layers }, () => ({ keys: allocate(), values: allocate() })),
+      bfloat16Cache: this.computeType !== 'float32',
+      weight: (id) => this.#weights[id]!,
+      linearWeight: (id) => this.#linearWeights[id]!,
+      computeType: (id) => this.#computeType(id),
+    };
+  }
+
+  #computeType(id: WeightId): ComputeType {
+    return computeTypeOf(this.program.weights[id]!.type, this.options.computeType);
+  }
+
+  async readWeights(): Promise<void> {
+    const { weights, ops } = this.program;
+    const ofLinears = new Set(ops.flatMap((op) => (op.op === 'linear' ? op.weights : [])));
+    const total = weights.reduce((sum, { type, shape }) => sum + storageBytes(type, shape), 0);
+    let done = 0;
+    for (const [id, weight] of weights.entries()) {
+      const values = readWeight(weight);
+      const rounds = ofLinears.has(id) && this.#computeType(id) === 'bfloat16';
+      this.#weights.push(values);
+      // Tables are looked up as stored, so an embedding table that is also a linear keeps both.
+      this.#linearWeights.push(
+        rounds && weight.type !== 'bf16' ? values.map(roundToBfloat16) : values,
+      );
+      done += storageBytes(weight.type, weight.shape);
+      this.options.onProgress?.(done / total);
+      await nextTurn();
+    }
+  }
+
+  createRunner(options: { readonly threads: number }): Runner {
+    if (this.#closed) refuse('KERNEL_CLOSED', 'createRunner', 'an open program', 'a closed one');
+    validateThreads(options.threads);
+    const runner = new ReferenceRunner(this);
+    this.runners.add(runner);
+    return runner;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.runners].map((runner) => runner.close()));
+    this.#weights.length = 0;
+    this.#linearWeights.length = 0;
+  }
+}
+
+class ReferenceRunner implements Runner {
+  readonly #loaded: ReferenceProgram;
+  #inFlight: Promise<StepOutputs> | undefined;
+  #closed = false;
+
+  constructor(loaded: ReferenceProgram) {
+    this.#loaded = loaded;
+  }
+
+  async run(inputs: StepInputs): Promise<StepOutputs> {
+    if (this.#closed) refuse('KERNEL_CLOSED', 'run', 'an open runner', 'a closed one');
+    if (this.#inFlight) refuse('KERNEL_BUSY', 'run', 'no step in flight', 'a second step');
+    const { program, options, context } = this.#loaded;
+    validateStep(program, options, inputs);
+    this.#inFlight = new Step(context, structuredClone(inputs)).run();
+    try {
+      return await this.#inFlight;
+    } finally {
+      this.#inFlight = undefined;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#loaded.runners.delete(this);
+    await this.#inFlight?.catch(() => undefined);
+  }
+}
+
+/**
+ * The reference backend. bfloat16 linears round activations and weights to bfloat16 and sum in double; all others, int8 and
+ * int4 too, run on the exact values of the stored weights: what quantised arithmetic approximates. A step runs on the event
+ * loop, which gets a turn between two ops.
+ */
+export function createReferenceBackend(): Backend {
+  return {
+    name: 'reference',
+    describe: () => ({
+      isa: 'javascript',
+      device: `${process.platform} ${process.arch}`,
+      threads: 1,
+    }),
+    blockBytes: ({ cache }, _computeType, blockSize) =>
+      2 *
+      Float32Array.BYTES_PER_ELEMENT *
+      cache.layers *
+      cache.kvHeads *
+      cache.headSize *
+      blockSize,
+    load: async (program, options) => {
+      validateProgram(program);
+      validateLoadOptions(options);
+      const loaded = new ReferenceProgram(program, options);
+      await loaded.readWeights();
+      return loaded;
+    },
+  };
+}

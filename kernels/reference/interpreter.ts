@@ -1,0 +1,203 @@
+/** One step of the program, op after op. */
+import type { ComputeType, LinearOp, Op, Program, RopeAndCacheOp, WeightId } from '../program.ts';
+import type { StepInputs, StepOutputs } from '../step.ts';
+import { attention, type LayerCache } from './attention.ts';
+import { roundToBfloat16 } from './dequantise.ts';
+import { embedding, matmulTransposed, rmsNorm, rotate, silu } from './ops.ts';
+import { logProbabilities, sampleRow, topIds } from './sample.ts';
+
+/** What a step needs of a loaded program. */
+export interface StepContext {
+  readonly program: Program;
+  readonly blockSize: number;
+  readonly poison: boolean;
+  readonly layers: readonly LayerCache[];
+  /** Whether keys and values are rounded to bfloat16 when they are stored. */
+  readonly bfloat16Cache: boolean;
+  /** Values as stored. */
+  readonly weight: (id: WeightId) => Float32Array;
+  /** Values as a linear multiplies by them, rounded where its compute type asks for it. */
+  readonly linearWeight: (id: WeightId) => Float32Array;
+  /** The arithmetic of a linear over this weight. */
+  readonly computeType: (id: WeightId) => ComputeType;
+}
+
+/** Lets timers and sockets run between two ops: a step of a real model takes seconds here. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
+/** One run of the program over one step's inputs, with tensors of its own. */
+export class Step {
+  readonly #context: StepContext;
+  readonly #program: Program;
+  readonly #inputs: StepInputs;
+  readonly #tensors: readonly Float32Array[];
+  #outputs: StepOutputs;
+
+  constructor(context: StepContext, inputs: StepInputs) {
+    this.#context = context;
+    this.#program = context.program;
+    this.#inputs = inputs;
+    const rows = { tokens: inputs.tokenIds.length, logitRows: inputs.logitRows.length };
+    this.#tensors = context.program.tensors.map((spec) =>
+      new Float32Array(rows[spec.rows] * spec.width).fill(context.poison ? Number.NaN : 0),
+    );
+    this.#outputs = {
+      tokenIds: new Int32Array(0),
+      logprobs: new Float32Array(0),
+      topIds: new Int32Array(0),
+      topLogprobs: new Float32Array(0),
+      maxTop: 0,
+    };
+  }
+
+  async run(): Promise<StepOutputs> {
+    for (const op of this.#program.ops) {
+      await nextTurn();
+      this.#execute(op);
+    }
+    const { wantTensors } = this.#inputs;
+    return {
+      ...this.#outputs,
+      ...(wantTensors && { tensors: wantTensors.map((id) => this.#tensors[id]!) }),
+    };
+  }
+
+  #weight(id: WeightId): Float32Array {
+    return this.#context.weight(id);
+  }
+
+  #execute(op: Op): void {
+    const inputs = this.#inputs;
+    const tensors = this.#tensors;
+    switch (op.op) {
+      case 'embedding': {
+        const width = this.#program.tensors[op.out]!.width;
+        embedding(this.#weight(op.weight), width, inputs.tokenIds, tensors[op.out]!);
+        return;
+      }
+      case 'rmsNorm': {
+        const residual = op.residual === undefined ? undefined : tensors[op.residual]!;
+        rmsNorm(tensors[op.x]!, residual, this.#weight(op.weight), op.eps, tensors[op.out]!);
+        return;
+      }
+      case 'linear':
+        this.#linear(op);
+        return;
+      case 'ropeAndCache':
+        this.#ropeAndCache(op);
+        return;
+      case 'attention': {
+        const { kvHeads, headSize } = this.#program.cache;
+        const { blockSize } = this.#context;
+        const shape = {
+          heads: this.#program.heads,
+          kvHeads,
+          headSize,
+          blockSize,
+          scale: op.scale,
+        };
+        const cache = this.#context.layers[op.layer]!;
+        attention(tensors[op.qkv]!, cache, inputs, shape, tensors[op.out]!);
+        return;
+      }
+      case 'gatherRows': {
+        const width = this.#program.tensors[op.x]!.width;
+        embedding(tensors[op.x]!, width, inputs.logitRows, tensors[op.out]!);
+        return;
+      }
+      case 'sample':
+        this.#outputs = this.#sample(tensors[op.logits]!);
+        return;
+    }
+  }
+
+  #linear(op: LinearOp): void {
+    const { tensors } = this.#program;
+    const width = tensors[op.x]!.width;
+    const x = this.#tensors[op.x]!;
+    const parts = op.weights.map((id, i) => {
+      const bias = op.biases ? this.#weight(op.biases[i]!) : undefined;
+      const bfloat16 = this.#context.computeType(id) === 'bfloat16';
+      return matmulTransposed(
+        bfloat16 ? x.map(roundToBfloat16) : x,
+        this.#context.linearWeight(id),
+        width,
+        bias,
+      );
+    });
+    const residual = op.residual === undefined ? undefined : this.#tensors[op.residual]!;
+    const out = this.#tensors[op.out]!;
+    const outWidth = tensors[op.out]!.width;
+    const rows = x.length / width;
+    for (let row = 0; row < rows; row++) {
+      let at = row * outWidth;
+      const put = (value: number): void => {
+        out[at] = residual ? residual[at]! + value : value;
+        at++;
+      };
+      if (op.epilogue === 'siluMul') {
+        const [gate, up] = parts as [Float32Array, Float32Array];
+        for (let n = row * outWidth; n < (row + 1) * outWidth; n++) put(silu(gate[n]!) * up[n]!);
+      } else {
+        for (const part of parts) {
+          const partWidth = part.length / rows;
+          for (let n = row * partWidth; n < (row + 1) * partWidth; n++) put(part[n]!);
+        }
+      }
+    }
+  }
+
+  #ropeAndCache(op: RopeAndCacheOp): void {
+    const { heads, cache } = this.#program;
+    const { kvHeads, headSize } = cache;
+    const qkv = this.#tensors[op.qkv]!;
+    const qkvWidth = (heads + 2 * kvHeads) * headSize;
+    const kvWidth = kvHeads * headSize;
+    const { keys, values } = this.#context.layers[op.layer]!;
+    const round = this.#context.bfloat16Cache ? roundToBfloat16 : (value: number) => value;
+    this.#inputs.positions.forEach((position, t) => {
+      const q = t * qkvWidth;
+      rotate(qkv, q, heads + kvHeads, headSize, position, op.rope);
+      const slot = this.#inputs.slotMapping[t]!;
+      if (slot < 0) return;
+      const k = q + heads * headSize;
+      for (let i = 0; i < kvWidth; i++) {
+        keys[slot * kvWidth + i] = round(qkv[k + i]!);
+        values[slot * kvWidth + i] = round(qkv[k + kvWidth + i]!);
+      }
+    });
+  }
+
+  #sample(logits: Float32Array): StepOutputs {
+    const { vocabularyRows, validTokenCount } = this.#program;
+    const { sampling, wantLogits } = this.#inputs;
+    const rows = this.#inputs.logitRows.length;
+    const maxTop = Math.max(0, ...sampling.logprobs);
+    const outputs = {
+      tokenIds: new Int32Array(rows),
+      logprobs: new Float32Array(rows).fill(Number.NaN),
+      topIds: new Int32Array(rows * maxTop).fill(-1),
+      topLogprobs: new Float32Array(rows * maxTop).fill(Number.NaN),
+      maxTop,
+      ...(wantLogits && { logits: logits.slice() }),
+    };
+    for (let l = 0; l < rows; l++) {
+      const raw = logits.subarray(l * vocabularyRows, (l + 1) * vocabularyRows);
+      const id = sampleRow(raw, sampling, l, validTokenCount);
+      outputs.tokenIds[l] = id;
+      const wanted = sampling.logprobs[l]!;
+      if (wanted < 0) continue;
+      const logprobs = logProbabilities(raw, validTokenCount);
+      if (id >= 0) outputs.logprobs[l] = logprobs[id]!;
+      topIds(logprobs, wanted, validTokenCount).forEach((topId, i) => {
+        outputs.topIds[l * maxTop + i] = topId;
+        outputs.topLogprobs[l * maxTop + i] = logprobs[topId]!;
+      });
+    }
+    return outputs;
+  }
+}
