@@ -1,0 +1,126 @@
+/** Which model a checkpoint holds, and the program recorded from it. The table here is the extension point. */
+import type { Checkpoint } from '#engine/weights/checkpoint.ts';
+import type { Program } from '#kernels/program.ts';
+import { createRecorder, type DecoderShape, type Recorder } from './blocks.ts';
+import { type ConfigReader, createConfigReader } from './config.ts';
+import { ModelError } from './errors.ts';
+import { recordLlama } from './llama.ts';
+import { recordQwen2 } from './qwen2.ts';
+
+export interface RecordedModel {
+  readonly program: Program;
+  readonly shape: DecoderShape;
+}
+
+type RecordModel = (
+  config: ConfigReader,
+  recorder: Recorder,
+  validTokenCount: number,
+) => RecordedModel;
+
+/** `model_type` of a config -> model. */
+const MODELS: ReadonlyMap<string, RecordModel> = new Map([
+  ['llama', recordLlama],
+  ['qwen2', recordQwen2],
+]);
+
+/** Vision-language checkpoints that hold one of the models above under a prefix. */
+const COMPOSITE_TYPES: ReadonlySet<string> = new Set(['NVLM_D']);
+const LANGUAGE_MODEL_PREFIX = 'language_model.';
+
+export interface BuildOptions {
+  /** Ids the tokenizer can decode: 0 .. validTokenCount - 1. */
+  readonly validTokenCount: number;
+  /** Longest sequence wanted, in tokens; default: all the model has positions for. */
+  readonly maxModelLength?: number;
+  /** 'language_model': the text model inside a vision-language checkpoint, tensors and config alike. */
+  readonly part?: 'whole' | 'language_model';
+}
+
+export interface ModelDescription {
+  readonly program: Program;
+  /** `model_type` of what was recorded. */
+  readonly modelType: string;
+  /** Longest sequence: `maxModelLength`, or what the config gives with its rotary scaling. */
+  readonly maxPositions: number;
+  readonly shape: DecoderShape;
+  /** Numbers in the weights, tied ones once. */
+  readonly parameterCount: number;
+}
+
+/**
+ * Records the program of `checkpoint`. Throws ModelError: an architecture or feature without a model here, a config key
+ * missing or impossible, tensors missing, unexpected or mis-shaped, a tokenizer larger than the vocabulary, a context
+ * longer than the positions.
+ */
+export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): ModelDescription {
+  const isPart = options.part === 'language_model';
+  const { config, modelType } = isPart
+    ? readLanguageConfig(checkpoint)
+    : readWholeConfig(checkpoint);
+  const record = MODELS.get(modelType);
+  if (record === undefined) return refuseArchitecture(checkpoint, modelType);
+  const prefix = isPart ? LANGUAGE_MODEL_PREFIX : '';
+  const recorder = createRecorder(checkpoint.tensors, prefix, checkpoint.path);
+  const { program, shape } = record(config, recorder, options.validTokenCount);
+  checkVocabulary(checkpoint, options.validTokenCount, shape.vocabularyRows);
+  return {
+    program,
+    modelType,
+    maxPositions: checkLength(checkpoint, options.maxModelLength, shape.rope.maxPositions),
+    shape,
+    parameterCount: program.weights.reduce(
+      (sum, weight) => sum + weight.shape.reduce((product, size) => product * size, 1),
+      0,
+    ),
+  };
+}
+
+function readWholeConfig(checkpoint: Checkpoint): { config: ConfigReader; modelType: string } {
+  const config = createConfigReader(checkpoint.config, `${checkpoint.path}: config`);
+  return { config, modelType: config.text('model_type') };
+}
+
+/** Older files name the text model's config `llm_config`, newer ones `text_config`. */
+function readLanguageConfig(checkpoint: Checkpoint): { config: ConfigReader; modelType: string } {
+  const whole = createConfigReader(checkpoint.config, `${checkpoint.path}: config`);
+  const config =
+    whole.section('llm_config') ??
+    whole.section('text_config') ??
+    whole.invalid('llm_config', "an object, here or as 'text_config'");
+  return { config, modelType: config.text('model_type') };
+}
+
+function refuseArchitecture(checkpoint: Checkpoint, modelType: string): never {
+  const supported = [...MODELS.keys()].join(', ');
+  const advice = COMPOSITE_TYPES.has(modelType)
+    ? 'vision-language checkpoints are not served by this version; serve a text model'
+    : `supported: ${supported}`;
+  throw new ModelError(
+    'MODEL_ARCHITECTURE_UNSUPPORTED',
+    `${checkpoint.path}: model_type '${modelType}' is not supported; ${advice}`,
+  );
+}
+
+function checkVocabulary(checkpoint: Checkpoint, validTokenCount: number, rows: number): void {
+  if (validTokenCount >= 1 && validTokenCount <= rows) return;
+  throw new ModelError(
+    'MODEL_VOCABULARY_MISMATCH',
+    `${checkpoint.path}: the tokenizer has ${validTokenCount} ids, the embedding ${rows} rows; ` +
+      'use the tokenizer files that belong to these weights',
+  );
+}
+
+function checkLength(
+  checkpoint: Checkpoint,
+  wanted: number | undefined,
+  maxPositions: number,
+): number {
+  if (wanted === undefined) return maxPositions;
+  if (Number.isSafeInteger(wanted) && wanted >= 1 && wanted <= maxPositions) return wanted;
+  throw new ModelError(
+    'MODEL_LENGTH_UNSUPPORTED',
+    `${checkpoint.path}: a context of ${wanted} tokens was asked for, the model has ` +
+      `${maxPositions} positions; ask for 1 to ${maxPositions}`,
+  );
+}
