@@ -1,0 +1,404 @@
+/** The generation engine: requests in, event streams out, and between them one step loop per lane. */
+import type { Forward } from '#engine/model/forward.ts';
+import { NvlmError } from '#engine/protocol/errors.ts';
+import { ActiveRequest, type CancelTimer } from './active-request.ts';
+import { CompletionRate } from './completion-rate.ts';
+import { EventStream } from './event-stream.ts';
+import type { BatchMode } from './modes/table.ts';
+import type {
+  EngineStats,
+  GenerationEngine,
+  GenerationEvent,
+  GenerationRequest,
+} from './request.ts';
+import { type Plan, type Progress, Scheduler } from './scheduler.ts';
+import type { Sequence } from './sequence.ts';
+import { StepBuilder } from './step-builder.ts';
+import { validateRequest } from './validate-request.ts';
+
+export interface EngineOptions {
+  /** One runner per lane: Threads uses all of them, the other modes the first. */
+  readonly forwards: readonly Forward[];
+  readonly mode: BatchMode;
+  /** Sequences of one step, at most; in Threads every lane decodes one. */
+  readonly maxSequences: number;
+  /** Tokens of one step, at most. */
+  readonly maxBatchedTokens: number;
+  /** Prompt and output of one request, at most; less when the cache has fewer tokens. */
+  readonly maxModelLength: number;
+  /** Tokens per cache block. */
+  readonly blockSize: number;
+  /** Blocks of the cache; one of them is padding and holds nothing. */
+  readonly blockCount: number;
+  /** Rows of the logits, which every token id must be below. */
+  readonly vocabularyRows: number;
+  /** Requests that may wait beyond those that have a place to run in. */
+  readonly maxQueuedRequests: number;
+  /** A request that has not started by then ends with 'queue_timeout'; 0: never. */
+  readonly queueTimeoutMs: number;
+  readonly prefixCaching: boolean;
+  /** Static mode: how long the first request of a batch waits for others. */
+  readonly staticWindowMs: number;
+  /** A reader that has paused its sequence for so long is cut off. */
+  readonly slowReaderTimeoutMs: number;
+  readonly maxUnreadTokens: number;
+  /** Milliseconds; performance.now by default. */
+  readonly now?: () => number;
+  /** Calls back once after `ms`; the result cancels. setTimeout by default. */
+  readonly setTimer?: (callback: () => void, ms: number) => CancelTimer;
+}
+
+/** Positions are looked at so often, and told to one request once a second at most. */
+const QUEUE_NEWS_CHECK_MS = 500;
+const QUEUE_NEWS_INTERVAL_MS = 1000;
+
+/** Starts no step until a request comes. Throws RangeError for options that cannot work together. */
+export function createEngine(options: EngineOptions): GenerationEngine {
+  return new Engine(options);
+}
+
+function setRealTimer(callback: () => void, ms: number): CancelTimer {
+  const timer = setTimeout(callback, ms);
+  return () => clearTimeout(timer);
+}
+
+class Engine implements GenerationEngine {
+  readonly maxModelLength: number;
+  readonly #options: EngineOptions;
+  readonly #now: () => number;
+  readonly #setTimer: (callback: () => void, ms: number) => CancelTimer;
+  readonly #scheduler: Scheduler;
+  readonly #builder: StepBuilder;
+  readonly #active = new Map<Sequence, ActiveRequest>();
+  readonly #busyLanes = new Set<number>();
+  readonly #completions = new CompletionRate();
+  readonly #stepListeners: Parameters<GenerationEngine['onStep']>[0][] = [];
+  #newArrivals: ActiveRequest[] = [];
+  #isPumpQueued = false;
+  #isDraining = false;
+  #idleWaiters: (() => void)[] = [];
+  #cancelWakeTimer: CancelTimer | undefined;
+  #cancelQueueNews: CancelTimer | undefined;
+  #stats = {
+    prefixCacheQueriedTokens: 0,
+    prefixCacheHitTokens: 0,
+    promptTokens: 0,
+    generatedTokens: 0,
+    steps: 0,
+    lastStepAt: 0,
+  };
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#setTimer = options.setTimer ?? setRealTimer;
+    this.#scheduler = new Scheduler({ ...options, forwardCount: options.forwards.length });
+    this.#builder = new StepBuilder({
+      ...options,
+      sequencesPerLane: this.#scheduler.sequencesPerLane,
+    });
+    this.maxModelLength = this.#scheduler.maxModelLength;
+  }
+
+  submit(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
+    if (this.#isDraining) throw shuttingDown();
+    validateRequest(request, this.#options.vocabularyRows);
+    const nowMs = this.#now();
+    this.#refuseWhenFull(nowMs);
+    const sequence = this.#scheduler.add(request, nowMs);
+    const stream = new EventStream(
+      () => this.#resumeWhenRead(active),
+      () => this.#abort(active),
+    );
+    const active = new ActiveRequest(sequence, stream);
+    this.#active.set(sequence, active);
+    if (signal.aborted) {
+      this.#abort(active);
+      return stream;
+    }
+    const onAbort = () => this.#abort(active);
+    signal.addEventListener('abort', onAbort, { once: true });
+    active.onEnd(() => signal.removeEventListener('abort', onAbort));
+    if (this.#options.queueTimeoutMs > 0) {
+      active.cancelQueueTimer = this.#setTimer(
+        () => this.#failQueued(active),
+        this.#options.queueTimeoutMs,
+      );
+    }
+    this.#newArrivals.push(active);
+    this.#queuePump();
+    return stream;
+  }
+
+  stats(): EngineStats {
+    const { blocks, running, waiting, preemptions } = this.#scheduler;
+    return {
+      ...this.#stats,
+      running: running.length,
+      waiting: waiting.length,
+      blocksTotal: blocks.capacity,
+      blocksUsed: blocks.capacity - blocks.freeCount,
+      preemptions,
+    };
+  }
+
+  /** A listener must not throw: it is called from the step loop. */
+  onStep(listener: Parameters<GenerationEngine['onStep']>[0]): void {
+    this.#stepListeners.push(listener);
+  }
+
+  async drain(timeoutMs: number): Promise<void> {
+    this.#isDraining = true;
+    const cancelTimer = this.#setTimer(() => {
+      for (const active of [...this.#active.values()]) this.#fail(active, shuttingDown());
+    }, timeoutMs);
+    await this.#untilIdle();
+    cancelTimer();
+  }
+
+  resetPrefixCache(): void {
+    this.#scheduler.blocks.resetPrefixCache();
+  }
+
+  /** Starts the lanes that rest, once the present task is over: requests of one burst then share their first step. */
+  #queuePump(): void {
+    if (this.#isPumpQueued) return;
+    this.#isPumpQueued = true;
+    queueMicrotask(() => {
+      this.#isPumpQueued = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    for (let lane = 0; lane < this.#scheduler.laneCount; lane++) {
+      if (!this.#busyLanes.has(lane)) void this.#runLane(lane);
+    }
+    const arrivals = this.#newArrivals;
+    this.#newArrivals = [];
+    const nowMs = this.#now();
+    for (const active of arrivals) this.#announcePosition(active, nowMs);
+    this.#settle();
+  }
+
+  /** After the lanes have taken what work there is: timers for the rest, and word to those who wait for the end. */
+  #settle(): void {
+    this.#cancelWakeTimer?.();
+    const wakeAfterMs = this.#scheduler.wakeAfterMs(this.#now());
+    this.#cancelWakeTimer =
+      wakeAfterMs === undefined ? undefined : this.#setTimer(() => this.#pump(), wakeAfterMs);
+    if (this.#cancelQueueNews === undefined && this.#scheduler.waiting.length > 0) {
+      this.#cancelQueueNews = this.#setTimer(() => this.#tellQueueNews(), QUEUE_NEWS_CHECK_MS);
+    }
+    if (this.#active.size === 0 && this.#busyLanes.size === 0) {
+      this.#cancelQueueNews?.();
+      this.#cancelQueueNews = undefined;
+      for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    }
+  }
+
+  async #runLane(lane: number): Promise<void> {
+    this.#busyLanes.add(lane);
+    for (;;) {
+      const plan = this.#scheduler.schedule(lane, this.#now());
+      if (plan === undefined) break;
+      await this.#step(plan);
+      // What this step gave back may be what another lane waits for.
+      if (this.#scheduler.laneCount > 1) this.#queuePump();
+    }
+    this.#busyLanes.delete(lane);
+    this.#settle();
+  }
+
+  /** Never rejects: what a step throws ends the requests of that step and no others. */
+  async #step(plan: Plan): Promise<void> {
+    const startedAtMs = this.#now();
+    for (const entry of plan.entries) this.#noteStart(entry.sequence, entry.start, startedAtMs);
+    try {
+      const outputs = await this.#options.forwards[plan.lane]!.run(this.#builder.build(plan));
+      const endedAtMs = this.#now();
+      const progress = this.#scheduler.commit(plan, outputs);
+      for (const one of progress) this.#emitProgress(one, endedAtMs);
+    } catch (cause) {
+      const error = new NvlmError(
+        'internal_error',
+        'The model could not compute a step of this request; other requests go on. Try again.',
+        { cause },
+      );
+      for (const sequence of this.#scheduler.fail(plan)) {
+        const active = this.#active.get(sequence);
+        if (active !== undefined) this.#fail(active, error);
+      }
+    }
+    this.#stats.steps++;
+    this.#stats.lastStepAt = this.#now();
+    const step = {
+      tokens: plan.tokenCount,
+      sequences: plan.entries.length,
+      durationMs: this.#stats.lastStepAt - startedAtMs,
+    };
+    for (const listener of this.#stepListeners) listener(step);
+  }
+
+  #noteStart(sequence: Sequence, computedTokens: number, nowMs: number): void {
+    const active = this.#active.get(sequence)!;
+    if (active.firstScheduledAtMs !== undefined) return;
+    active.firstScheduledAtMs = nowMs;
+    active.cancelQueueTimer();
+    if (this.#options.prefixCaching && sequence.request.promptLogprobs < 0) {
+      this.#stats.prefixCacheQueriedTokens += sequence.promptLength;
+      this.#stats.prefixCacheHitTokens += sequence.cachedTokens;
+    }
+    active.stream.push({ type: 'prefill', computedTokens, promptTokens: sequence.promptLength });
+  }
+
+  #emitProgress({ sequence, entry, tokenId, logprobs, finish }: Progress, nowMs: number): void {
+    const active = this.#active.get(sequence)!;
+    const { stream } = active;
+    const computedTokens = entry.start + entry.count;
+    if (active.promptDoneAtMs === undefined) {
+      const promptTokens = sequence.promptLength;
+      if (computedTokens < promptTokens) {
+        stream.push({ type: 'prefill', computedTokens, promptTokens });
+      } else {
+        active.promptDoneAtMs = nowMs;
+        this.#stats.promptTokens += promptTokens;
+        if (sequence.request.promptLogprobs >= 0) {
+          stream.push({ type: 'promptLogprobs', logprobs: sequence.promptLogprobs });
+        }
+      }
+    }
+    if (tokenId !== undefined) {
+      active.firstTokenAtMs ??= nowMs;
+      this.#stats.generatedTokens++;
+      stream.push({ type: 'token', tokenId, logprobs });
+    }
+    if (finish === undefined) this.#pauseWhenUnread(active);
+    else if (finish.reason === 'undrawable') this.#fail(active, undrawable());
+    else
+      this.#finish(
+        active,
+        { type: 'end', reason: finish.reason, stopReason: finish.stopReason },
+        nowMs,
+      );
+  }
+
+  #pauseWhenUnread(active: ActiveRequest): void {
+    const { sequence, stream } = active;
+    if (sequence.isPaused || stream.unreadCount <= this.#options.maxUnreadTokens) return;
+    sequence.isPaused = true;
+    const seconds = this.#options.slowReaderTimeoutMs / 1000;
+    active.cancelPauseTimer = this.#setTimer(() => {
+      this.#fail(
+        active,
+        new NvlmError(
+          'slow_reader',
+          `${stream.unreadCount} events were left unread for ${seconds} s; the limit is ${this.#options.maxUnreadTokens}. Read faster.`,
+        ),
+      );
+    }, this.#options.slowReaderTimeoutMs);
+  }
+
+  #resumeWhenRead({ sequence, stream, cancelPauseTimer }: ActiveRequest): void {
+    // Half, so that a reader at the limit does not pause and resume with every token.
+    if (!sequence.isPaused || stream.unreadCount > this.#options.maxUnreadTokens / 2) return;
+    sequence.isPaused = false;
+    cancelPauseTimer();
+    this.#queuePump();
+  }
+
+  #abort(active: ActiveRequest): void {
+    this.#finish(active, { type: 'end', reason: 'abort', stopReason: null }, this.#now());
+  }
+
+  #fail(active: ActiveRequest, error: NvlmError): void {
+    this.#finish(active, { type: 'error', error }, this.#now());
+  }
+
+  #failQueued(active: ActiveRequest): void {
+    const seconds = this.#options.queueTimeoutMs / 1000;
+    this.#fail(
+      active,
+      new NvlmError(
+        'queue_timeout',
+        `The request waited ${seconds} s, the queue timeout, and was not started. Try again later.`,
+        { retryAfterSeconds: this.#secondsToDrainQueue(this.#now()) },
+      ),
+    );
+  }
+
+  /** The one way out of the engine for a request; the second of two ends that meet changes nothing. */
+  #finish(active: ActiveRequest, ending: Ending, nowMs: number): void {
+    if (!this.#active.delete(active.sequence)) return;
+    this.#scheduler.cancel(active.sequence);
+    this.#completions.record(nowMs);
+    active.end({ ...ending, usage: active.usage(), timings: active.timings(nowMs) });
+    this.#queuePump();
+  }
+
+  #refuseWhenFull(nowMs: number): void {
+    const waiting = this.#scheduler.waiting.length;
+    const limit = this.#options.maxQueuedRequests + this.#scheduler.freePlaces;
+    if (waiting < limit) return;
+    const retryAfterSeconds = this.#secondsToDrainQueue(nowMs);
+    throw new NvlmError(
+      'queue_full',
+      `${waiting} requests are waiting and the limit is ${this.#options.maxQueuedRequests}. Try again in ${retryAfterSeconds} s.`,
+      { retryAfterSeconds },
+    );
+  }
+
+  #secondsToDrainQueue(nowMs: number): number {
+    return this.#completions.secondsFor(this.#scheduler.waiting.length, nowMs);
+  }
+
+  #tellQueueNews(): void {
+    this.#cancelQueueNews = undefined;
+    const nowMs = this.#now();
+    for (const sequence of this.#scheduler.waiting) {
+      this.#announcePosition(this.#active.get(sequence)!, nowMs);
+    }
+    this.#settle();
+  }
+
+  /** Tells a request that has not started its place in the queue, if that is news. */
+  #announcePosition(active: ActiveRequest, nowMs: number): void {
+    if (active.sequence.state !== 'waiting' || active.firstScheduledAtMs !== undefined) return;
+    const { waiting } = this.#scheduler;
+    const position = waiting.indexOf(active.sequence) + 1;
+    if (position === active.announcedPosition) return;
+    if (nowMs - active.announcedAtMs < QUEUE_NEWS_INTERVAL_MS) return;
+    active.announcedPosition = position;
+    active.announcedAtMs = nowMs;
+    active.stream.push({ type: 'queued', position, waiting: waiting.length });
+  }
+
+  #untilIdle(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#idleWaiters.push(resolve);
+      this.#queuePump();
+    });
+  }
+}
+
+type Ending =
+  | {
+      readonly type: 'end';
+      readonly reason: 'stop' | 'length' | 'abort';
+      readonly stopReason: number | null;
+    }
+  | { readonly type: 'error'; readonly error: NvlmError };
+
+function shuttingDown(): NvlmError {
+  return new NvlmError(
+    'shutting_down',
+    'The server is stopping and takes no more requests. Try another replica.',
+  );
+}
+
+function undrawable(): NvlmError {
+  return new NvlmError(
+    'internal_error',
+    'No token could be drawn: allowed ids and bans leave none, or the model gave no numbers. Loosen the restrictions.',
+  );
+}
