@@ -69,10 +69,9 @@ function validateSampling(sampling: SamplingInputs, rows: number, vocabularyRows
 
 /** Ids a step may name: rows of the smallest embedding table, or of the vocabulary when nothing is embedded. */
 export function tokenIdLimit(program: Program): number {
-  let limit = program.vocabularyRows;
-  for (const op of program.ops)
-    if (op.op === 'embedding') limit = Math.min(limit, program.weights[op.weight]!.shape[0]!);
-  return limit;
+  const tables = program.ops.filter((op) => op.op === 'embedding');
+  if (tables.length === 0) return program.vocabularyRows;
+  return Math.min(...tables.map((op) => program.weights[op.weight]!.shape[0]!));
 }
 
 /**

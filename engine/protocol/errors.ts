@@ -44,6 +44,42 @@ export const ERRORS = {
     'the request asks for something this engine does not do',
     'leave the field named in `param` out',
   ),
+  unknown_parameter: entry(
+    400,
+    'invalid_request_error',
+    'the request has a field that no version of this interface knows',
+    'correct the spelling; the message names the nearest known field',
+  ),
+  invalid_json: entry(
+    400,
+    'invalid_request_error',
+    'the body or frame is not one JSON object in UTF-8',
+    'send valid JSON; the message quotes where it broke',
+  ),
+  invalid_frame: entry(
+    400,
+    'invalid_request_error',
+    'a WebSocket frame is binary or has an event type that clients may not send',
+    'send text frames of type response.create, response.cancel or response.resume',
+  ),
+  request_too_large: entry(
+    413,
+    'invalid_request_error',
+    'the body or frame is larger than the server accepts',
+    'send less; the message carries the limit',
+  ),
+  unsupported_media_type: entry(
+    415,
+    'invalid_request_error',
+    'the body is not declared as JSON',
+    'send `content-type: application/json`',
+  ),
+  upgrade_required: entry(
+    426,
+    'invalid_request_error',
+    'a WebSocket address was asked over plain HTTP',
+    'open a WebSocket, or use POST /v1/responses',
+  ),
   context_length_exceeded: entry(
     400,
     'invalid_request_error',
@@ -61,6 +97,18 @@ export const ERRORS = {
     'authentication_error',
     'no API key or a wrong one was sent',
     'send `Authorization: Bearer KEY` with a key of the server',
+  ),
+  origin_not_allowed: entry(
+    403,
+    'authentication_error',
+    'a web page of another origin opened the WebSocket',
+    'serve the page from this server or name its origin in the allowed origins',
+  ),
+  route_not_found: entry(
+    404,
+    'not_found_error',
+    'there is nothing at this method and path',
+    'see docs/protocol.md for the routes',
   ),
   model_not_found: entry(
     404,
@@ -85,6 +133,24 @@ export const ERRORS = {
     'server_error',
     'the request waited longer than the queue timeout',
     'retry later or raise --queue-timeout',
+  ),
+  too_many_sockets: entry(
+    503,
+    'server_error',
+    'the server holds as many WebSockets as it may',
+    'close idle sockets, use stream_id lanes on one socket, or retry later',
+  ),
+  idle_timeout: entry(
+    408,
+    'invalid_request_error',
+    'a WebSocket had nothing to do for too long and was closed',
+    'open a new socket when there is something to send',
+  ),
+  not_ready: entry(
+    503,
+    'server_error',
+    'the engine has not proved lately that it can decode',
+    'wait; the message says what is missing',
   ),
   slow_reader: entry(
     400,

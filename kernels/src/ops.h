@@ -88,6 +88,7 @@ struct LinearArgs {
   const float* residual;     // (rows, N) or null; may equal out
   float* out;                // (rows, N)
   int64_t rows;
+  uint8_t* shared;           // scratch of the whole team, linearSharedBytes() of it, 64-byte aligned
 };
 
 // One path of the dispatch (portable, avx2, avx512, amx). Plain function pointers: no virtual call knows the ISA.

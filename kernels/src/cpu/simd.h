@@ -14,6 +14,7 @@
 #endif
 
 #define NVLM_INLINE inline __attribute__((always_inline))
+#define NVLM_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace nvlm::NVLM_PATH {
 
@@ -205,6 +206,27 @@ NVLM_INLINE I32x16 roundToInt(F32x16 x) {
     // Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits.
     r.part[i] = reinterpret_cast<IntPart>(x.part[i] + 12582912.0f) - 0x4b400000;
 #endif
+  }
+  return r;
+}
+
+// Lanes of -128..127 as bytes.
+NVLM_INLINE void storeInt8(int8_t* p, I32x16 v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v.part[0])));
+#else
+  alignas(64) int32_t lanes[kLanes];
+  storeInt(lanes, v);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(lanes[i]);
+#endif
+}
+template <int kBits>
+NVLM_INLINE I32x16 shiftRight(I32x16 a) {
+  typedef uint32_t WordPart __attribute__((vector_size(kPartBytes)));
+  I32x16 r;
+  for (int i = 0; i < kParts; ++i) {
+    r.part[i] = reinterpret_cast<IntPart>(reinterpret_cast<WordPart>(a.part[i]) >> kBits);
   }
   return r;
 }

@@ -1,0 +1,81 @@
+// Attention of one tile over one partition of the keys: FlashAttention-2 (Dao, 2023) with the heads of a group packed into the
+// rows of the tile. A row is one query head of one query token; the rows of a sequence and kv head are numbered token by token,
+// the heads of the group innermost, and a tile is up to kTileRows of them in a row.
+//
+// Bits: a row meets key blocks at absolute positions, only those in which it sees a key, and each of its numbers is one chain
+// of operations that other rows have no part in. So its result is the same in every tile, batch and chunk.
+#pragma once
+#include "cache_layout.h"
+#include "simd.h"
+
+namespace nvlm::NVLM_PATH {
+
+constexpr int kTileRows = 48;
+constexpr int kKeyBlock = 64;  // keys per online-softmax step; partitions are a multiple of it
+constexpr int kGroupsPerBlock = kKeyBlock / kKeyGroup;
+
+struct Tile {
+  int sequence, kvHead;
+  int rowBegin, rows;
+  int queryBegin, queryCount;  // first token row of the sequence in the step, and how many
+  int keyCount;                // keys of the sequence
+  int keys;                    // keys the last row of the tile sees
+};
+
+// Running softmax of every row: out is not yet divided by sum; peak is in units of log2.
+struct Partial {
+  float* out;   // (kTileRows, P)
+  float* peak;  // (kTileRows)
+  float* sum;   // (kTileRows)
+};
+
+// Working memory of one thread for one tile.
+struct TileScratch {
+  uint8_t* queries;  // (kTileRows, P) in the cache's type, scaled
+  float* scores;     // (kTileRows, kKeyBlock); probabilities in the cache's type take their place
+  float* newPeak;    // (kTileRows)
+  float* decay;      // (kTileRows) factor on what earlier key blocks gave
+  float* sums;       // (kTileRows, 16 lanes)
+  int32_t* limits;   // (kTileRows) keys that each row sees
+  uint8_t* tail;     // (16 tokens, P) values of a sequence's last group, zero beyond its end
+};
+
+// The scores beyond any key. Finite, so that a row of -infinity scores gives zeros and not NaN.
+constexpr float kLowestPeak = -3.0e38f;
+
+// 2^x for x <= 0 within 1 ulp; exactly 0 below -126 (so for -infinity too), NaN for NaN.
+NVLM_INLINE F32x16 exp2(F32x16 x) {
+  const F32x16 low = splat(-126.0f);
+  const F32x16 bounded = max(low, x);
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+  const F32x16 magic = splat(12582912.0f);
+  const F32x16 shifted = bounded + magic;
+  const F32x16 r = bounded - (shifted - magic);
+  // (2^r - 1) / r, interpolated at the Chebyshev nodes of [-1/2, 1/2].
+  F32x16 p = splat(0x1.44138ap-13f);
+  p = fma(p, r, splat(0x1.5f089p-10f));
+  p = fma(p, r, splat(0x1.3b2a54p-7f));
+  p = fma(p, r, splat(0x1.c6af6cp-5f));
+  p = fma(p, r, splat(0x1.ebfbep-3f));
+  p = fma(p, r, splat(0x1.62e43p-1f));
+  p = fma(p, r, splat(1.0f));
+  F32x16 power;
+  for (int i = 0; i < kParts; ++i) {
+    const IntPart exponent = reinterpret_cast<IntPart>(shifted.part[i]) - (0x4b400000 - 127);
+    power.part[i] = reinterpret_cast<FloatPart>(exponent << 23);
+  }
+  return selectLess(x, low, zero(), p * power);
+}
+
+// Rounds and scales the queries of a tile and fills the limits. `queries` is the first query head of the tile's kv head in token
+// row 0 of the sequence; rows of tokens are tokenStride floats apart.
+void packQueries(const Tile& tile, int group, int headSize, CacheType type, const float* queries, int64_t tokenStride,
+                 float scale, const TileScratch& scratch);
+
+// Attends to keys [keyBegin, keyEnd) of the tile, keyBegin a multiple of kKeyBlock and keyEnd <= tile.keys, and overwrites
+// `result`. Rows that see no key of the range have peak kLowestPeak and sum 0.
+void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
+                     const int32_t* blockTable, int keyBegin, int keyEnd, const TileScratch& scratch,
+                     const Partial& result);
+
+}  // namespace nvlm::NVLM_PATH

@@ -1,0 +1,244 @@
+#include "attention.h"
+
+namespace nvlm::NVLM_PATH {
+namespace {
+
+// Rows and 16-lane columns that one register tile holds: as many accumulators as the registers allow.
+#if defined(NVLM_AVX512)
+constexpr int kRegisterRows = 6, kRegisterColumns = 4;
+#elif defined(NVLM_AVX2)
+constexpr int kRegisterRows = 3, kRegisterColumns = 2;
+#else
+constexpr int kRegisterRows = 2, kRegisterColumns = 1;
+#endif
+
+// acc + a * b over one 4-byte step: one fp32 product or two bf16 ones.
+template <bool kBf16>
+NVLM_INLINE F32x16 multiplyAdd(F32x16 acc, I32x16 a, I32x16 b) {
+  if constexpr (kBf16) {
+    return dotBf16(acc, a, b);
+  } else {
+    F32x16 x, y;
+    std::memcpy(&x, &a, sizeof x);
+    std::memcpy(&y, &b, sizeof y);
+    return fma(x, y, acc);
+  }
+}
+
+// One block of keys and values, as pointers to its 16-token groups.
+struct KeyBlock {
+  const uint8_t* keys[kGroupsPerBlock];
+  const uint8_t* values[kGroupsPerBlock];
+  int begin;
+  int groups;
+};
+
+// scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys.
+template <bool kBf16, int kRows, int kColumns>
+void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* const* keys, int steps, float* scores) {
+  F32x16 acc[kRows][kColumns];
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) acc[r][c] = zero();
+  }
+  for (int s = 0; s < steps; ++s) {
+    I32x16 key[kColumns];
+    for (int c = 0; c < kColumns; ++c) key[c] = loadInt(keys[c] + s * 64);
+    for (int r = 0; r < kRows; ++r) {
+      const I32x16 query = broadcastBytes(queries + r * queryStride + s * 4);
+      for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], query, key[c]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) store(scores + r * kKeyBlock + c * kLanes, acc[r][c]);
+  }
+}
+
+// out (rows, P) = out * decay + probabilities (rows, keys) * values (keys, P), for kRows rows and 16 kColumns columns.
+template <bool kBf16, int kRows, int kColumns>
+void valueRegisters(const float* probabilities, const KeyBlock& block, int64_t column, int64_t valueStep,
+                    const float* decay, float* out, int64_t outStride) {
+  constexpr int kSteps = kBf16 ? kKeyGroup / 2 : kKeyGroup;
+  F32x16 acc[kRows][kColumns];
+  for (int r = 0; r < kRows; ++r) {
+    const F32x16 factor = splat(decay[r]);
+    for (int c = 0; c < kColumns; ++c) acc[r][c] = load(out + r * outStride + c * kLanes) * factor;
+  }
+  for (int g = 0; g < block.groups; ++g) {
+    const uint8_t* values = block.values[g] + column * 4;
+    const float* weights = probabilities + g * kSteps;
+    for (int s = 0; s < kSteps; ++s) {
+      I32x16 value[kColumns];
+      for (int c = 0; c < kColumns; ++c) value[c] = loadInt(values + s * valueStep + c * 64);
+      for (int r = 0; r < kRows; ++r) {
+        const I32x16 weight = broadcastBytes(weights + r * kKeyBlock + s);
+        for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], weight, value[c]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) store(out + r * outStride + c * kLanes, acc[r][c]);
+  }
+}
+
+// Calls body.template operator()<rows, columns>(row, column) so as to cover a (rows, columns) range with register tiles.
+template <int kRows, class Body>
+NVLM_INLINE void coverColumns(int row, int columns, const Body& body) {
+  int column = 0;
+  for (; column + kRegisterColumns <= columns; column += kRegisterColumns) {
+    body.template operator()<kRows, kRegisterColumns>(row, column);
+  }
+  if constexpr (kRegisterColumns > 2) {
+    for (; column + 2 <= columns; column += 2) body.template operator()<kRows, 2>(row, column);
+  }
+  for (; column < columns; ++column) body.template operator()<kRows, 1>(row, column);
+}
+template <class Body>
+NVLM_INLINE void cover(int rowBegin, int rowEnd, int columns, const Body& body) {
+  int row = rowBegin;
+  for (; row + kRegisterRows <= rowEnd; row += kRegisterRows) coverColumns<kRegisterRows>(row, columns, body);
+  switch (rowEnd - row) {
+    case 5: if constexpr (kRegisterRows > 5) coverColumns<5>(row, columns, body); break;
+    case 4: if constexpr (kRegisterRows > 4) coverColumns<4>(row, columns, body); break;
+    case 3: if constexpr (kRegisterRows > 3) coverColumns<3>(row, columns, body); break;
+    case 2: if constexpr (kRegisterRows > 2) coverColumns<2>(row, columns, body); break;
+    case 1: coverColumns<1>(row, columns, body); break;
+    default: break;
+  }
+}
+
+// Raises the peak of rows [rowBegin, rowEnd) to the highest visible score, leaves in `decay` what their earlier sums and outputs
+// are to be multiplied with, and turns scores into probabilities.
+template <bool kBf16>
+void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const TileScratch& scratch, float* peak) {
+  const int columns = block.groups;
+  const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const F32x16 lane = load(lanes);
+  for (int r = rowBegin; r < rowEnd; ++r) {
+    float* row = scratch.scores + r * kKeyBlock;
+    const int visible = scratch.limits[r] - block.begin;
+    if (visible < columns * kKeyGroup) {
+      // Not only keys to come: lanes beyond the sequence's end hold whatever the memory held, NaN among it.
+      for (int c = 0; c < columns; ++c) {
+        const F32x16 limit = splat(static_cast<float>(visible - c * kKeyGroup));
+        store(row + c * kLanes, selectLess(lane, limit, load(row + c * kLanes), splat(-__builtin_inff())));
+      }
+    }
+    F32x16 highest = load(row);
+    for (int c = 1; c < columns; ++c) highest = max(highest, load(row + c * kLanes));
+    const float top = horizontalMax(highest);
+    scratch.newPeak[r] = top > peak[r] ? top : peak[r];
+  }
+  for (int r = rowBegin / kLanes * kLanes; r < rowEnd; r += kLanes) {
+    store(scratch.decay + r, exp2(load(peak + r) - load(scratch.newPeak + r)));
+  }
+  for (int r = rowBegin; r < rowEnd; ++r) {
+    float* row = scratch.scores + r * kKeyBlock;
+    peak[r] = scratch.newPeak[r];
+    const F32x16 shift = splat(peak[r]);
+    F32x16 sum = load(scratch.sums + r * kLanes) * splat(scratch.decay[r]);
+    for (int c = 0; c < columns; ++c) {
+      const F32x16 probability = exp2(load(row + c * kLanes) - shift);
+      sum = sum + probability;
+      if constexpr (kBf16) {
+        storeBf16(reinterpret_cast<uint16_t*>(row) + c * kLanes, probability);
+      } else {
+        store(row + c * kLanes, probability);
+      }
+    }
+    store(scratch.sums + r * kLanes, sum);
+  }
+}
+
+// The values of `count` < 16 tokens, the rest of the group zero: unwritten memory times probability 0 may be NaN.
+void copyTail(const uint8_t* from, int count, const BlockLayout& layout, uint8_t* to) {
+  const int tokensPerStep = kKeyGroup / layout.valueSteps;
+  const int64_t whole = count / tokensPerStep * layout.valueStep;
+  std::memcpy(to, from, whole);
+  std::memset(to + whole, 0, layout.valueGroup - whole);
+  if (count % tokensPerStep == 0) return;
+  for (int64_t i = whole; i < whole + layout.valueStep; i += 4) std::memcpy(to + i, from + i, 2);
+}
+
+template <bool kBf16>
+void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable,
+            int keyBegin, int keyEnd, const TileScratch& scratch, const Partial& result) {
+  const int padded = static_cast<int>(layout.valueStep / 4);
+  const int64_t queryStride = padded * (kBf16 ? 2 : 4);
+  for (int r = 0; r < kTileRows; ++r) result.peak[r] = scratch.newPeak[r] = kLowestPeak;
+  std::memset(scratch.sums, 0, tile.rows * kLanes * sizeof(float));
+  std::memset(result.out, 0, static_cast<int64_t>(tile.rows) * padded * sizeof(float));
+
+  int tableIndex = keyBegin / cache.blockSize, offset = keyBegin % cache.blockSize;
+  for (int begin = keyBegin; begin < keyEnd; begin += kKeyBlock) {
+    KeyBlock block;
+    block.begin = begin;
+    const int end = begin + kKeyBlock < keyEnd ? begin + kKeyBlock : keyEnd;
+    block.groups = (end - begin + kKeyGroup - 1) / kKeyGroup;
+    for (int g = 0; g < block.groups; ++g) {
+      const uint8_t* base = cache.base + blockTable[tableIndex] * cache.blockStride;
+      const int groupInBlock = offset / kKeyGroup;
+      block.keys[g] = base + tile.kvHead * layout.keyHead + groupInBlock * layout.keyGroup;
+      block.values[g] =
+          base + layout.valuesBegin + tile.kvHead * layout.valueHead + groupInBlock * layout.valueGroup;
+      const int written = tile.keyCount - (begin + g * kKeyGroup);
+      if (written < kKeyGroup) {
+        copyTail(block.values[g], written, layout, scratch.tail);
+        block.values[g] = scratch.tail;
+      }
+      offset += kKeyGroup;
+      if (offset == cache.blockSize) {
+        offset = 0;
+        ++tableIndex;
+      }
+    }
+
+    // The first row that sees a key of this block; the rows before it end earlier.
+    const int firstQuery = begin - (tile.keyCount - tile.queryCount);
+    const int firstRow = firstQuery * group > tile.rowBegin ? firstQuery * group - tile.rowBegin : 0;
+    cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
+      scoreRegisters<kBf16, kRows, kColumns>(scratch.queries + row * queryStride, queryStride, block.keys + column,
+                                             layout.keySteps, scratch.scores + row * kKeyBlock + column * kLanes);
+    });
+    softmaxBlock<kBf16>(firstRow, tile.rows, block, scratch, result.peak);
+    cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {
+      valueRegisters<kBf16, kRows, kColumns>(scratch.scores + row * kKeyBlock, block, column * kLanes,
+                                             layout.valueStep, scratch.decay + row,
+                                             result.out + row * padded + column * kLanes, padded);
+    });
+  }
+  for (int r = 0; r < tile.rows; ++r) result.sum[r] = horizontalSum(load(scratch.sums + r * kLanes));
+}
+
+}  // namespace
+
+void packQueries(const Tile& tile, int group, int headSize, CacheType type, const float* queries, int64_t tokenStride,
+                 float scale, const TileScratch& scratch) {
+  const int padded = (headSize + kLanes - 1) / kLanes * kLanes;
+  const F32x16 factor = splat(scale * 1.44269504088896341f);
+  for (int r = 0; r < tile.rows; ++r) {
+    const int query = (tile.rowBegin + r) / group, head = (tile.rowBegin + r) % group;
+    scratch.limits[r] = tile.keyCount - tile.queryCount + query + 1;
+    const float* from = queries + query * tokenStride + static_cast<int64_t>(head) * headSize;
+    for (int d = 0; d < headSize; d += kLanes) {
+      const int n = headSize - d < kLanes ? headSize - d : kLanes;
+      const F32x16 value = loadPartial(from + d, n) * factor;
+      if (type == CacheType::kBf16) {
+        storeBf16(reinterpret_cast<uint16_t*>(scratch.queries) + r * padded + d, value);
+      } else {
+        store(reinterpret_cast<float*>(scratch.queries) + r * padded + d, value);
+      }
+    }
+  }
+}
+
+void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
+                     const int32_t* blockTable, int keyBegin, int keyEnd, const TileScratch& scratch,
+                     const Partial& result) {
+  if (cache.type == CacheType::kBf16) {
+    attend<true>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, scratch, result);
+  } else {
+    attend<false>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, scratch, result);
+  }
+}
+
+}  // namespace nvlm::NVLM_PATH

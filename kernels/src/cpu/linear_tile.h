@@ -1,0 +1,212 @@
+// Register tiles of the linear op: a few rows by one pair of channel blocks, accumulated over the whole of K. Every row of a tile
+// goes through the same operations in the same order whatever the number of rows.
+#pragma once
+#include "linear.h"
+#include "simd.h"
+
+namespace nvlm::NVLM_PATH {
+
+// Rows of the largest tile: on avx512 two blocks times six rows of integer and of float accumulators fill the registers.
+#if defined(__AVX512F__)
+constexpr int kLinearTileRows = 6;
+#else
+constexpr int kLinearTileRows = 2;
+#endif
+
+// How far ahead of the reader a panel is fetched, when it comes from memory.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// Where a tile's prepared activations are; rows are `stride` bytes apart.
+struct PreparedRows {
+  const uint8_t* base;
+  int64_t stride;
+  int64_t scales;   // offset of da within a row
+  int64_t starts;   // offset of this segment's -zero * sum(a)
+  int64_t offsets;  // offset of this segment's da * sum(a)
+
+  NVLM_INLINE const uint8_t* row(int64_t r) const { return base + r * stride; }
+  NVLM_INLINE PreparedRows from(int64_t r) const {
+    return {base + r * stride, stride, scales, starts, offsets};
+  }
+};
+
+template <int kRows>
+struct LinearTile {
+  F32x16 sum[kRows][2];
+};
+
+NVLM_INLINE F32x16 loadScale(const uint8_t* p, bool wide, int block) {
+  return wide ? load(reinterpret_cast<const float*>(p) + 16 * block)
+              : loadF16(reinterpret_cast<const uint16_t*>(p) + 16 * block);
+}
+
+// Adds one scaled group to the sums: dot is exact, then two roundings in a fixed order.
+template <int kRows>
+NVLM_INLINE void addGroup(LinearTile<kRows>& tile, const I32x16 (&dot)[kRows][2], const PackedSegment& weight, const uint8_t* scales,
+                          int sub, const PreparedRows& rows, int64_t record, int subs) {
+  const int64_t vectorBytes = weight.wideScales ? 128 : 64;
+  const F32x16 d0 = loadScale(scales + sub * vectorBytes, weight.wideScales, 0);
+  const F32x16 d1 = loadScale(scales + sub * vectorBytes, weight.wideScales, 1);
+  for (int r = 0; r < kRows; ++r) {
+    const F32x16 da = splat(reinterpret_cast<const float*>(rows.row(r) + rows.scales)[record]);
+    tile.sum[r][0] = fma(toFloat(dot[r][0]), d0 * da, tile.sum[r][0]);
+    tile.sum[r][1] = fma(toFloat(dot[r][1]), d1 * da, tile.sum[r][1]);
+  }
+  if (weight.hasMin) {
+    const uint8_t* minima = scales + (subs + sub) * vectorBytes;
+    const F32x16 m0 = loadScale(minima, weight.wideScales, 0);
+    const F32x16 m1 = loadScale(minima, weight.wideScales, 1);
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 offset =
+          splat(reinterpret_cast<const float*>(rows.row(r) + rows.offsets)[record * subs + sub]);
+      tile.sum[r][0] = fma(m0, offset, tile.sum[r][0]);
+      tile.sum[r][1] = fma(m1, offset, tile.sum[r][1]);
+    }
+  }
+}
+
+template <int kRows, bool kNibbles, int kSubs, bool kPrefetch>
+NVLM_INLINE void integerTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes,
+                             const PreparedRows& rows) {
+  for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
+  const uint8_t* record = panel;
+  for (int64_t g = 0; g < weight.records; ++g, record += recordBytes) {
+    if constexpr (kPrefetch) {
+      for (int64_t line = 0; line < recordBytes; line += 64) {
+        __builtin_prefetch(record + kPrefetchBytes + line);
+      }
+    }
+    const uint8_t* scales = record + (kNibbles ? 512 : 1024);
+    for (int sub = 0; sub < kSubs; ++sub) {
+      I32x16 dot[kRows][2];
+      for (int r = 0; r < kRows; ++r) {
+        dot[r][0] = dot[r][1] = broadcastBytes(rows.row(r) + rows.starts + 4 * (g * kSubs + sub));
+      }
+      if constexpr (kNibbles) {
+        const I32x16 mask = splatInt(0x0f0f0f0f);
+#pragma GCC unroll 4
+        for (int quad = 0; quad < 4; ++quad) {
+          const I32x16 packed0 = loadInt(record + quad * 128);
+          const I32x16 packed1 = loadInt(record + quad * 128 + 64);
+          for (int r = 0; r < kRows; ++r) {
+            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4);
+            dot[r][0] = dotU8S8<true>(dot[r][0], packed0 & mask, a);
+            dot[r][1] = dotU8S8<true>(dot[r][1], packed1 & mask, a);
+          }
+          for (int r = 0; r < kRows; ++r) {
+            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4 + 16);
+            dot[r][0] = dotU8S8<true>(dot[r][0], shiftRight<4>(packed0) & mask, a);
+            dot[r][1] = dotU8S8<true>(dot[r][1], shiftRight<4>(packed1) & mask, a);
+          }
+        }
+      } else {
+#pragma GCC unroll 8
+        for (int quad = sub * (8 / kSubs); quad < (sub + 1) * (8 / kSubs); ++quad) {
+          const I32x16 w0 = loadInt(record + quad * 128);
+          const I32x16 w1 = loadInt(record + quad * 128 + 64);
+          for (int r = 0; r < kRows; ++r) {
+            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4);
+            dot[r][0] = dotU8S8<false>(dot[r][0], w0, a);
+            dot[r][1] = dotU8S8<false>(dot[r][1], w1, a);
+          }
+        }
+      }
+      addGroup<kRows>(tile, dot, weight, scales, sub, rows, g, kSubs);
+    }
+  }
+}
+
+template <int kRows>
+NVLM_INLINE void bf16Tile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, const PreparedRows& rows) {
+  for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
+  for (int64_t step = 0; step < weight.records; ++step) {
+    const I32x16 w0 = loadInt(panel + step * 128);
+    const I32x16 w1 = loadInt(panel + step * 128 + 64);
+    __builtin_prefetch(panel + step * 128 + kPrefetchBytes);
+    __builtin_prefetch(panel + step * 128 + kPrefetchBytes + 64);
+    for (int r = 0; r < kRows; ++r) {
+      const I32x16 a = broadcastBytes(rows.row(r) + step * 4);
+      tile.sum[r][0] = dotBf16(tile.sum[r][0], w0, a);
+      tile.sum[r][1] = dotBf16(tile.sum[r][1], w1, a);
+    }
+  }
+}
+
+template <int kRows>
+NVLM_INLINE void floatTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, const float* x, int64_t stride) {
+  for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
+  const float* w = reinterpret_cast<const float*>(panel);
+  for (int64_t step = 0; step < weight.records; ++step, w += 32) {
+    const F32x16 w0 = load(w), w1 = load(w + 16);
+    __builtin_prefetch(reinterpret_cast<const uint8_t*>(w) + kPrefetchBytes);
+    __builtin_prefetch(reinterpret_cast<const uint8_t*>(w) + kPrefetchBytes + 64);
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 a = splat(x[r * stride + step]);
+      tile.sum[r][0] = fma(w0, a, tile.sum[r][0]);
+      tile.sum[r][1] = fma(w1, a, tile.sum[r][1]);
+    }
+  }
+}
+
+// Where the columns of one pair go.
+struct PairOutput {
+  const float* bias;      // 32 values or null
+  const float* residual;  // first row, first column, or null
+  float* out;             // first row, first column
+  int64_t stride;         // floats between rows
+  int columns;            // 1..32, or 1..16 with siluMul
+  bool siluMul;
+};
+
+NVLM_INLINE void storeColumns(float* out, const float* residual, F32x16 value, int columns) {
+  if (columns >= kLanes) {
+    store(out, residual ? value + load(residual) : value);
+  } else if (columns > 0) {
+    storePartial(out, residual ? value + loadPartial(residual, columns) : value, columns);
+  }
+}
+
+// One row's sums of both blocks, through bias, silu(gate) * up and residual, to memory.
+NVLM_INLINE void finishRow(const PairOutput& output, int64_t row, F32x16 first, F32x16 second) {
+  if (output.bias) {
+    first = first + load(output.bias);
+    second = second + load(output.bias + 16);
+  }
+  float* out = output.out + row * output.stride;
+  const float* residual = output.residual ? output.residual + row * output.stride : nullptr;
+  if (output.siluMul) {
+    const F32x16 gate = first / (splat(1.0f) + exp(zero() - first));
+    storeColumns(out, residual, gate * second, output.columns);
+  } else {
+    storeColumns(out, residual, first, output.columns);
+    storeColumns(out + 16, residual ? residual + 16 : nullptr, second, output.columns - 16);
+  }
+}
+
+template <int kRows>
+NVLM_INLINE void finishTile(const PairOutput& output, int64_t firstRow, const LinearTile<kRows>& tile) {
+  for (int r = 0; r < kRows; ++r) finishRow(output, firstRow + r, tile.sum[r][0], tile.sum[r][1]);
+}
+
+// Calls body with std::integral_constant-like row counts covering `rows`, the largest tiles first.
+template <int kRows>
+struct RowCount {
+  static constexpr int value = kRows;
+};
+template <class Body>
+NVLM_INLINE void forRowTiles(int64_t rows, const Body& body) {
+  int64_t row = 0;
+  for (; row + kLinearTileRows <= rows; row += kLinearTileRows) body(row, RowCount<kLinearTileRows>());
+  switch (rows - row) {
+    case 1: body(row, RowCount<1>()); break;
+#if defined(__AVX512F__)
+    case 2: body(row, RowCount<2>()); break;
+    case 3: body(row, RowCount<3>()); break;
+    case 4: body(row, RowCount<4>()); break;
+    case 5: body(row, RowCount<5>()); break;
+#endif
+    default: break;
+  }
+}
+
+}  // namespace nvlm::NVLM_PATH

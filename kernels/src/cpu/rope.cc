@@ -1,0 +1,89 @@
+// Rotary position embedding (Su et al., RoFormer, 2021; half-split order) and the write of keys and values into the paged cache.
+#include "cache_layout.h"
+#include "kernels.h"
+#include "simd.h"
+
+namespace nvlm::NVLM_PATH {
+namespace {
+
+constexpr int kMaxHeadSize = 256;
+
+// x (D) in place; cosSin is D/2 cosines, then D/2 sines.
+NVLM_INLINE void rotate(float* x, const float* cosSin, int half) {
+  for (int i = 0; i < half; i += kLanes) {
+    const int n = half - i < kLanes ? half - i : kLanes;
+    const F32x16 cosine = loadPartial(cosSin + i, n);
+    const F32x16 sine = loadPartial(cosSin + half + i, n);
+    const F32x16 first = loadPartial(x + i, n);
+    const F32x16 second = loadPartial(x + half + i, n);
+    storePartial(x + i, first * cosine - second * sine, n);
+    storePartial(x + half + i, second * cosine + first * sine, n);
+  }
+}
+
+// out (D rounded up to 16) = bf16 of x (D).
+NVLM_INLINE void toBf16(uint16_t* out, const float* x, int headSize) {
+  for (int d = 0; d < headSize; d += kLanes) {
+    const int n = headSize - d < kLanes ? headSize - d : kLanes;
+    storeBf16(out + d, loadPartial(x + d, n));
+  }
+}
+
+NVLM_INLINE void storeKey(uint8_t* group, int lane, const float* x, int headSize, CacheType type) {
+  uint8_t* to = group + lane * 4;
+  if (type == CacheType::kF32) {
+    for (int d = 0; d < headSize; ++d) std::memcpy(to + d * kKeyGroup * 4, x + d, 4);
+    return;
+  }
+  alignas(64) uint16_t rounded[kMaxHeadSize];
+  toBf16(rounded, x, headSize);
+  for (int d = 0; d < headSize; d += 2) std::memcpy(to + d / 2 * kKeyGroup * 4, rounded + d, 4);
+}
+
+// Writes two bytes at a time in bf16: the other half of a word belongs to a token that another thread may be writing.
+NVLM_INLINE void storeValue(uint8_t* group, int lane, const float* x, int headSize, int64_t step, CacheType type) {
+  if (type == CacheType::kF32) {
+    std::memcpy(group + lane * step, x, headSize * sizeof(float));
+    return;
+  }
+  alignas(64) uint16_t rounded[kMaxHeadSize];
+  toBf16(rounded, x, headSize);
+  uint8_t* to = group + lane / 2 * step + lane % 2 * 2;
+  for (int d = 0; d < headSize; ++d) std::memcpy(to + d * 4, rounded + d, 2);
+}
+
+}  // namespace
+
+void ropeAndCache(const RopeAndCacheArgs& args, const Lane& lane) {
+  const CacheLayer& cache = args.cache;
+  const StepView& step = *args.step;
+  const int headSize = cache.headSize, half = headSize / 2;
+  const int headsPerToken = args.heads + 2 * cache.kvHeads;
+  const BlockLayout layout = blockLayout(cache.blockSize, cache.kvHeads, headSize, cache.type);
+
+  int64_t begin, end;
+  lane.share(static_cast<int64_t>(step.tokens) * headsPerToken, &begin, &end);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int token = static_cast<int>(unit / headsPerToken);
+    const int head = static_cast<int>(unit % headsPerToken);
+    float* x = args.qkv + unit * headSize;
+    const bool isValue = head >= args.heads + cache.kvHeads;
+    if (!isValue) rotate(x, args.cosSin + static_cast<int64_t>(step.positions[token]) * headSize, half);
+
+    const int slot = step.slotMapping[token];
+    if (head < args.heads || slot < 0) continue;
+    const int offset = slot % cache.blockSize;
+    uint8_t* block = cache.base + slot / cache.blockSize * cache.blockStride;
+    const int group = offset / kKeyGroup, groupLane = offset % kKeyGroup;
+    if (isValue) {
+      const int kvHead = head - args.heads - cache.kvHeads;
+      storeValue(block + layout.valuesBegin + kvHead * layout.valueHead + group * layout.valueGroup, groupLane, x,
+                 headSize, layout.valueStep, cache.type);
+    } else {
+      const int kvHead = head - args.heads;
+      storeKey(block + kvHead * layout.keyHead + group * layout.keyGroup, groupLane, x, headSize, cache.type);
+    }
+  }
+}
+
+}  // namespace nvlm::NVLM_PATH

@@ -1,0 +1,46 @@
+/** One message above the composer about the page as a whole: no connection, no key, storage full. */
+
+import { button, byId, element, icon } from './dom.ts';
+
+export interface BannerContent {
+  readonly title: string;
+  readonly text: string;
+  readonly action?: { readonly label: string; readonly run: () => void };
+}
+
+export class Banner {
+  readonly #region = byId('banner', HTMLElement);
+  #shown: string | null = null;
+
+  /** `subject` names what it is about, so that only that subject takes it away again. */
+  show(subject: string, content: BannerContent): void {
+    this.#shown = subject;
+    const { title, text, action } = content;
+    const act =
+      action === undefined
+        ? null
+        : element('button', { type: 'button', class: 'button' }, action.label);
+    act?.addEventListener('click', () => action?.run());
+    this.#region.replaceChildren(
+      element(
+        'div',
+        { class: 'error-card' },
+        icon('warning'),
+        element(
+          'div',
+          { class: 'error-text' },
+          element('strong', {}, title),
+          element('p', {}, text),
+        ),
+        act,
+        button('Dismiss', 'close', () => this.clear(subject)),
+      ),
+    );
+  }
+
+  clear(subject: string): void {
+    if (this.#shown !== subject) return;
+    this.#shown = null;
+    this.#region.replaceChildren();
+  }
+}

@@ -1,0 +1,174 @@
+/** The conversation's verbs: ask, edit, regenerate, stop, and what arriving events do. Knows no DOM. */
+
+import { applyEvent } from './answer.ts';
+import type { Connection } from './connection.ts';
+import {
+  type AssistantTurn,
+  activePath,
+  addTurn,
+  type Conversation,
+  choose,
+  emptyConversation,
+  isRunning,
+  newAnswer,
+  pathTo,
+  type UserTurn,
+} from './conversation.ts';
+import type { ServerEvent, WireError } from './protocol.ts';
+import { createRequest } from './request.ts';
+import type { Settings } from './settings.ts';
+
+export interface ChatDependencies {
+  readonly connection: Pick<Connection, 'create' | 'resume' | 'cancel' | 'drop'>;
+  readonly settings: () => Settings;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** A fresh id, unique in the conversation; also the lane's name on the wire. */
+  readonly newId: () => string;
+  /** Called after every change; with the answer that changed when only its content did. */
+  readonly onChange: (answer?: AssistantTurn) => void;
+  /** An error that belongs to no answer. */
+  readonly onError: (error: WireError) => void;
+}
+
+const LOST_RESPONSE_CODES: ReadonlySet<string | null> = new Set([
+  'response_not_found',
+  'previous_response_not_found',
+]);
+
+export class Chat {
+  readonly #dependencies: ChatDependencies;
+  #conversation: Conversation;
+  /** Answers asked for by previous_response_id: if the engine has forgotten that one, they are asked again in full. */
+  readonly #continued = new Set<string>();
+
+  constructor(dependencies: ChatDependencies, conversation: Conversation) {
+    this.#dependencies = dependencies;
+    this.#conversation = conversation;
+  }
+
+  get conversation(): Conversation {
+    return this.#conversation;
+  }
+
+  /** The answer now being written on the branch on show. */
+  get running(): AssistantTurn | null {
+    return activePath(this.#conversation).find(isRunning) ?? null;
+  }
+
+  /** Asks at the end of the branch on show. */
+  ask(text: string): void {
+    const last = activePath(this.#conversation).at(-1);
+    this.#askUnder(last?.id ?? null, text);
+  }
+
+  /** Asks a past question in other words: a new branch beside the old one. */
+  edit(questionId: string, text: string): void {
+    const question = this.#conversation.turns[questionId];
+    if (question?.kind === 'user') this.#askUnder(question.parentId, text);
+  }
+
+  /** Answers the same question again: a new branch beside the old answer. */
+  regenerate(answerId: string): void {
+    const answer = this.#conversation.turns[answerId];
+    const question = this.#conversation.turns[answer?.parentId ?? ''];
+    if (question?.kind === 'user') this.#answer(question);
+  }
+
+  /** Stops the running answer and keeps what has come. */
+  stop(): void {
+    const answer = this.running;
+    if (answer === null) return;
+    this.#dependencies.connection.cancel(answer.id);
+    // The reader sees it stop now; a late terminal event only adds exact usage.
+    answer.status = 'cancelled';
+    answer.progress = null;
+    this.#dependencies.onChange();
+  }
+
+  show(turnId: string): void {
+    choose(this.#conversation, turnId);
+    this.#dependencies.onChange();
+  }
+
+  /** Leaves the conversation for a new one; whatever runs is stopped. */
+  clear(): void {
+    for (const turn of Object.values(this.#conversation.turns)) {
+      if (isRunning(turn)) this.#dependencies.connection.cancel(turn.id);
+    }
+    this.#conversation = emptyConversation();
+    this.#dependencies.onChange();
+  }
+
+  /** After a reload: goes on with answers that were being written. */
+  resumeRunning(): void {
+    for (const turn of Object.values(this.#conversation.turns)) {
+      if (!isRunning(turn)) continue;
+      if (turn.responseId === null) this.#send(turn, false);
+      else this.#dependencies.connection.resume(turn.id, turn.responseId, turn.lastSequence);
+    }
+  }
+
+  /** One event from the connection, in order and never twice. */
+  receive(streamId: string | null, event: ServerEvent): void {
+    const answer = this.#conversation.turns[streamId ?? ''];
+    if (answer?.kind !== 'assistant') {
+      if (event.type === 'error' && streamId === null) this.#dependencies.onError(event.error);
+      return;
+    }
+    if (answer.status === 'cancelled') {
+      this.#receiveAfterStop(answer, event);
+      return;
+    }
+    if (
+      event.type === 'error' &&
+      LOST_RESPONSE_CODES.has(event.error.code) &&
+      answer.responseId === null &&
+      this.#continued.delete(answer.id)
+    ) {
+      this.#send(answer, true);
+      return;
+    }
+    applyEvent(answer, event, this.#dependencies.now());
+    this.#dependencies.onChange(isRunning(answer) ? answer : undefined);
+  }
+
+  #receiveAfterStop(answer: AssistantTurn, event: ServerEvent): void {
+    if (!('response' in event)) return;
+    answer.responseId = event.response.id;
+    answer.usage = event.response.usage ?? answer.usage;
+    this.#dependencies.onChange();
+  }
+
+  #askUnder(parentId: string | null, text: string): void {
+    const { newId, now } = this.#dependencies;
+    const question: UserTurn = { kind: 'user', id: newId(), parentId, createdAt: now(), text };
+    addTurn(this.#conversation, question);
+    this.#answer(question);
+  }
+
+  #answer(question: UserTurn): void {
+    const { newId, now } = this.#dependencies;
+    this.stop();
+    const answer = newAnswer(newId(), question.id, now());
+    addTurn(this.#conversation, answer);
+    for (const turn of pathTo(this.#conversation, question)) choose(this.#conversation, turn.id);
+    this.#send(answer, false);
+    this.#dependencies.onChange();
+  }
+
+  #send(answer: AssistantTurn, wholeHistory: boolean): void {
+    const { connection, settings } = this.#dependencies;
+    const question = this.#conversation.turns[answer.parentId ?? ''];
+    if (question?.kind !== 'user') return;
+    const request = createRequest(
+      this.#conversation,
+      question,
+      answer.id,
+      settings(),
+      wholeHistory,
+    );
+    if (request.previous_response_id !== undefined) this.#continued.add(answer.id);
+    connection.create(request);
+  }
+}
