@@ -4,9 +4,9 @@ namespace nvlm::NVLM_PATH {
 namespace {
 
 // Rows and 16-lane columns that one register tile holds: as many accumulators as the registers allow.
-#if defined(NVLM_AVX512)
+#if defined(__AVX512F__)
 constexpr int kRegisterRows = 6, kRegisterColumns = 4;
-#elif defined(NVLM_AVX2)
+#elif defined(__AVX2__)
 constexpr int kRegisterRows = 3, kRegisterColumns = 2;
 #else
 constexpr int kRegisterRows = 2, kRegisterColumns = 1;
