@@ -38,14 +38,16 @@ export function readGolden(preset: Preset): Golden {
   const textCases = cases.cases
     .filter((entry: { images: unknown[] }) => entry.images.length === 0)
     // biome-ignore lint/suspicious/noExplicitAny: a fixture file, its shape stands in the README beside it
-    .map((entry: any): GoldenCase => ({
-      id: entry.id,
-      promptIds: [...new Int32Array(slice(entry.input_ids))],
-      logits: new Float32Array(slice(entry.logits)),
-      greedyIds: entry.greedy.ids,
-      safeSteps: entry.greedy.safe_steps,
-      top5Ids: entry.greedy.top5_ids,
-    }));
+    .map(
+      (entry: any): GoldenCase => ({
+        id: entry.id,
+        promptIds: [...new Int32Array(slice(entry.input_ids))],
+        logits: new Float32Array(slice(entry.logits)),
+        greedyIds: entry.greedy.ids,
+        safeSteps: entry.greedy.safe_steps,
+        top5Ids: entry.greedy.top5_ids,
+      }),
+    );
   return {
     checkpointPath,
     validIds: cases.valid_ids,
