@@ -71,6 +71,12 @@ if (unknownPeer !== undefined) {
   console.error(`Unknown peer ${unknownPeer}; expected llama.cpp.`);
   process.exit(2);
 }
+const dtypes = ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const;
+const dtype = dtypes.find((name) => name === values.dtype) ?? 'auto';
+if (dtype !== values.dtype) {
+  console.error(`--dtype ${values.dtype}: expected one of ${dtypes.join(', ')}.`);
+  process.exit(2);
+}
 const count = (name: string, text: string): number => {
   const value = Number(text);
   if (!(value > 0)) {
@@ -86,7 +92,7 @@ const machine = describeMachine();
 
 async function step<T>(
   title: string,
-  work: (progress: (fraction: number, note?: string) => void) => Promise<T>,
+  work: (progress: (fraction: number | undefined, note?: string) => void) => Promise<T>,
 ): Promise<T> {
   const bar = startStep(title);
   try {
@@ -103,7 +109,7 @@ const load = () =>
   step('Load the model', (progress) =>
     loadModel({
       model: values.model,
-      dtype: values.dtype,
+      dtype,
       threads,
       cacheDirectory,
       maxSequences: 64,
@@ -147,7 +153,7 @@ async function run(): Promise<BenchResult> {
           load,
           url: values.url,
           model: values.model,
-          dtype: values.dtype,
+          dtype,
           threads,
           rounds,
           peers: values.peer.length > 0 ? peerVariants : undefined,

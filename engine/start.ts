@@ -1,13 +1,14 @@
 /** Builds the parts of an engine and hands them over: model reference -> weights, program, cache -> engine. Reads no environment. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, freemem } from 'node:os';
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Backend, LoadedProgram, Runner } from '#kernels/backend.ts';
 import { createCpuBackend } from '#kernels/cpu.ts';
 import type { ComputeType } from '#kernels/program.ts';
+import { largestComputeType } from '#kernels/storage.ts';
 import { buildProgram } from './model/registry.ts';
 import { createEngine } from './scheduler/engine.ts';
-import type { BatchMode } from './scheduler/modes/policy.ts';
+import type { BatchMode } from './scheduler/modes/table.ts';
 import type { GenerationEngine } from './scheduler/request.ts';
 import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
@@ -32,7 +33,8 @@ export interface LoadOptions {
   readonly blockSize?: number;
   /** Bytes, or a share (0..1) of the free memory; default 0.3 of it, and never more than maxSequences full contexts need. */
   readonly kvCacheMemory?: { readonly bytes: number } | { readonly share: number } | undefined;
-  readonly onProgress?: (fraction: number, note: string) => void;
+  /** 0..1 of the phase named by `note`; undefined when its size is not known. */
+  readonly onProgress?: (fraction: number | undefined, note: string) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -101,12 +103,14 @@ export async function loadModel(
 ): Promise<LoadedModel> {
   const report = options.onProgress ?? (() => {});
   const resolved = await resolveModel(options.model, {
-    cacheDirectory: options.cacheDirectory,
-    ...(options.hubEndpoint === undefined ? {} : { endpoint: options.hubEndpoint }),
-    ...(options.hubToken === undefined ? {} : { token: options.hubToken }),
+    cacheDirectory: join(options.cacheDirectory, 'models'),
+    hub: {
+      ...(options.hubEndpoint === undefined ? {} : { endpoint: options.hubEndpoint }),
+      ...(options.hubToken === undefined ? {} : { token: options.hubToken }),
+    },
     ...(options.signal === undefined ? {} : { signal: options.signal }),
-    onProgress: ({ doneBytes, totalBytes }) =>
-      report(totalBytes ? doneBytes / totalBytes : 0, 'download'),
+    onProgress: ({ phase, receivedBytes, totalBytes }) =>
+      report(totalBytes ? receivedBytes / totalBytes : undefined, phase),
   });
   const checkpoint = await openCheckpoint(resolved.path);
   const tokenizer = createTokenizer(checkpoint.tokenizer);
@@ -117,7 +121,11 @@ export async function loadModel(
   checkVocabulary(tokenizer, described.program.vocabularyRows);
   const blockSize = options.blockSize ?? 32;
   const maxModelLength = described.maxPositions;
-  const blockBytes = backend.blockBytes(described.program, options.dtype, blockSize);
+  const blockBytes = backend.blockBytes(
+    described.program,
+    largestComputeType(described.program, options.dtype),
+    blockSize,
+  );
   const blockCount = planBlocks(options, blockBytes, blockSize, maxModelLength);
   const loaded = await backend.load(described.program, {
     cache: { blockSize, blockCount },

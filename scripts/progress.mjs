@@ -3,7 +3,12 @@
 const barWidth = 28;
 const isTerminal = process.stderr.isTTY === true && process.env.CI === undefined;
 
-/** A step with a bar. `update(fraction, note)`: fraction undefined draws a moving mark. */
+/**
+ * A step with a bar; a fraction of undefined draws a moving mark.
+ *
+ * @param {string} title
+ * @returns {{ update(fraction: number | undefined, note?: string): void, done(text?: string): void, fail(text: string): void }}
+ */
 export function startStep(title) {
   const startedAt = Date.now();
   let fraction;
