@@ -17,6 +17,19 @@ export interface GoldenCase {
   readonly top5Ids: readonly (readonly number[])[];
 }
 
+/** What is read of a case in cases.json; `input_ids` and `logits` name tensors. */
+interface CaseFile {
+  readonly id: string;
+  readonly images: readonly unknown[];
+  readonly input_ids: string;
+  readonly logits: string;
+  readonly greedy: {
+    readonly ids: readonly number[];
+    readonly safe_steps: number;
+    readonly top5_ids: readonly (readonly number[])[];
+  };
+}
+
 export interface Golden {
   readonly checkpointPath: string;
   readonly validIds: number;
@@ -36,10 +49,9 @@ export function readGolden(preset: Preset): Golden {
     return Uint8Array.from(bytes.subarray(offset, offset + nbytes)).buffer;
   };
   const textCases = cases.cases
-    .filter((entry: { images: unknown[] }) => entry.images.length === 0)
-    // biome-ignore lint/suspicious/noExplicitAny: a fixture file, its shape stands in the README beside it
+    .filter((entry: CaseFile) => entry.images.length === 0)
     .map(
-      (entry: any): GoldenCase => ({
+      (entry: CaseFile): GoldenCase => ({
         id: entry.id,
         promptIds: [...new Int32Array(slice(entry.input_ids))],
         logits: new Float32Array(slice(entry.logits)),
