@@ -1,5 +1,6 @@
 /** Paged causal attention, one query and one head at a time: scores, softmax, weighted sum, all in double. */
 import type { StepInputs } from '../step.ts';
+import { roundToBfloat16 } from './dequantise.ts';
 
 /** Keys and values of one layer, each (slots, kvHeads * D); slot = block * blockSize + offset. */
 export interface LayerCache {
@@ -13,6 +14,8 @@ export interface AttentionShape {
   readonly headSize: number;
   readonly blockSize: number;
   readonly scale: number;
+  /** Whether the cache holds bfloat16; then queries are rounded to it too. Probabilities are not. */
+  readonly bfloat16: boolean;
 }
 
 /** Slots of the first `length` keys of sequence s, in order. */
@@ -36,11 +39,14 @@ export function attention(
   shape: AttentionShape,
   out: Float32Array,
 ): void {
-  const { heads, kvHeads, headSize, blockSize, scale } = shape;
+  const { heads, kvHeads, headSize, blockSize, scale, bfloat16 } = shape;
   const group = heads / kvHeads;
   const qkvWidth = (heads + 2 * kvHeads) * headSize;
   const kvWidth = kvHeads * headSize;
   const sum = new Float64Array(headSize);
+  // Scores are in units of log 2: exp(scale * q k) = 2^(scale * log2(e) * q k).
+  const factor = Math.fround(scale * Math.LOG2E);
+  const query = new Float32Array(headSize);
   for (let s = 0; s < inputs.seqLens.length; s++) {
     const first = inputs.cuSeqlensQ[s]!;
     const queries = inputs.cuSeqlensQ[s + 1]! - first;
@@ -52,18 +58,22 @@ export function attention(
       for (let head = 0; head < heads; head++) {
         const q = (first + i) * qkvWidth + head * headSize;
         const kv = Math.floor(head / group) * headSize;
+        for (let d = 0; d < headSize; d++) {
+          const scaled = Math.fround(qkv[q + d]! * factor);
+          query[d] = bfloat16 ? roundToBfloat16(scaled) : scaled;
+        }
         let highest = Number.NEGATIVE_INFINITY;
         for (let j = 0; j < visible; j++) {
           const k = slots[j]! * kvWidth + kv;
           let dot = 0;
-          for (let d = 0; d < headSize; d++) dot += qkv[q + d]! * cache.keys[k + d]!;
-          scores[j] = dot * scale;
-          highest = Math.max(highest, scores[j]!);
+          for (let d = 0; d < headSize; d++) dot += query[d]! * cache.keys[k + d]!;
+          scores[j] = dot;
+          highest = Math.max(highest, dot);
         }
         sum.fill(0);
         let normaliser = 0;
         for (let j = 0; j < visible; j++) {
-          const weight = Math.exp(scores[j]! - highest);
+          const weight = 2 ** (scores[j]! - highest);
           normaliser += weight;
           const v = slots[j]! * kvWidth + kv;
           for (let d = 0; d < headSize; d++) sum[d]! += weight * cache.values[v + d]!;

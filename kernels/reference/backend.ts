@@ -1,12 +1,13 @@
 /** The op program interpreted in plain TypeScript: the oracle that every other backend is compared with. */
 import type { Backend, LoadedProgram, LoadOptions, Runner } from '../backend.ts';
-import type { ComputeType, Program, WeightId } from '../program.ts';
+import type { ComputeType, Program, WeightId, WeightSource } from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 import { computeTypeOf, elementCount, largestComputeType, storageBytes } from '../storage.ts';
 import { refuse, validateLoadOptions, validateProgram, validateThreads } from '../validate.ts';
 import { validateStep } from '../validate-step.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 import { nextTurn, Step, type StepContext } from './interpreter.ts';
+import { quantiseWeights } from './quantise.ts';
 import { readWeight } from './weights.ts';
 
 class ReferenceProgram implements LoadedProgram {
@@ -58,12 +59,10 @@ class ReferenceProgram implements LoadedProgram {
     let done = 0;
     for (const [id, weight] of weights.entries()) {
       const values = readWeight(weight);
-      const rounds = ofLinears.has(id) && this.#computeType(id) === 'bfloat16';
       this.#weights.push(values);
       // Tables are looked up as stored, so an embedding table that is also a linear keeps both.
-      this.#linearWeights.push(
-        rounds && weight.type !== 'bf16' ? values.map(roundToBfloat16) : values,
-      );
+      const computeType = ofLinears.has(id) ? this.#computeType(id) : 'float32';
+      this.#linearWeights.push(linearValues(values, weight, computeType));
       done += storageBytes(weight.type, weight.shape);
       this.options.onProgress?.(done / total);
       await nextTurn();
@@ -84,6 +83,18 @@ class ReferenceProgram implements LoadedProgram {
     this.#weights.length = 0;
     this.#linearWeights.length = 0;
   }
+}
+
+/** The values that a linear of `computeType` multiplies by; `values` itself where they are those. */
+function linearValues(
+  values: Float32Array,
+  weight: WeightSource,
+  computeType: ComputeType,
+): Float32Array {
+  if (computeType === 'float32') return values;
+  if (computeType !== 'bfloat16')
+    return quantiseWeights(values, weight.shape.at(-1)!, weight.type, computeType);
+  return weight.type === 'bf16' ? values : values.map(roundToBfloat16);
 }
 
 class ReferenceRunner implements Runner {
@@ -116,9 +127,9 @@ class ReferenceRunner implements Runner {
 }
 
 /**
- * The reference backend. bfloat16 linears round activations and weights to bfloat16 and sum in double; all others, int8 and
- * int4 too, run on the exact values of the stored weights: what quantised arithmetic approximates. A step runs on the event
- * loop, which gets a turn between two ops.
+ * The reference backend, and the definition of each compute type: float32 linears use the exact values of the stored weights,
+ * bfloat16 ones round activations and weights, int8 and int4 ones quantise activations (and weights that have no such codes)
+ * as quantise.ts says; all sum in double. A step runs on the event loop, which gets a turn between two ops.
  */
 export function createReferenceBackend(): Backend {
   return {

@@ -4,6 +4,7 @@ import type { StepInputs, StepOutputs } from '../step.ts';
 import { attention, type LayerCache } from './attention.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 import { embedding, matmulTransposed, rmsNorm, rotate, silu } from './ops.ts';
+import { quantiseActivations } from './quantise.ts';
 import { logProbabilities, sampleRow, topIds } from './sample.ts';
 
 /** What a step needs of a loaded program. */
@@ -27,6 +28,13 @@ export function nextTurn(): Promise<void> {
   return new Promise((resolve) => {
     setImmediate(resolve);
   });
+}
+
+/** Activations (rows, width) as a linear of `computeType` multiplies by them. */
+function linearInput(x: Float32Array, width: number, computeType: ComputeType): Float32Array {
+  if (computeType === 'float32') return x;
+  if (computeType === 'bfloat16') return x.map(roundToBfloat16);
+  return quantiseActivations(x, width);
 }
 
 /** One run of the program over one step's inputs, with tensors of its own. */
@@ -92,14 +100,9 @@ export class Step {
         return;
       case 'attention': {
         const { kvHeads, headSize } = this.#program.cache;
-        const { blockSize } = this.#context;
-        const shape = {
-          heads: this.#program.heads,
-          kvHeads,
-          headSize,
-          blockSize,
-          scale: op.scale,
-        };
+        const { blockSize, bfloat16Cache: bfloat16 } = this.#context;
+        const { heads } = this.#program;
+        const shape = { heads, kvHeads, headSize, blockSize, scale: op.scale, bfloat16 };
         const cache = this.#context.layers[op.layer]!;
         attention(tensors[op.qkv]!, cache, inputs, shape, tensors[op.out]!);
         return;
@@ -119,15 +122,14 @@ export class Step {
     const { tensors } = this.#program;
     const width = tensors[op.x]!.width;
     const x = this.#tensors[op.x]!;
+    // Stacked weights of one compute type share the rounded activations.
+    const rounded = new Map<ComputeType, Float32Array>();
     const parts = op.weights.map((id, i) => {
       const bias = op.biases ? this.#weight(op.biases[i]!) : undefined;
-      const bfloat16 = this.#context.computeType(id) === 'bfloat16';
-      return matmulTransposed(
-        bfloat16 ? x.map(roundToBfloat16) : x,
-        this.#context.linearWeight(id),
-        width,
-        bias,
-      );
+      const type = this.#context.computeType(id);
+      const input = rounded.get(type) ?? linearInput(x, width, type);
+      rounded.set(type, input);
+      return matmulTransposed(input, this.#context.linearWeight(id), width, bias);
     });
     const residual = op.residual === undefined ? undefined : this.#tensors[op.residual]!;
     const out = this.#tensors[op.out]!;
