@@ -91,6 +91,9 @@ struct LinearArgs {
   uint8_t* shared;           // scratch of the whole team, linearSharedBytes() of it, 64-byte aligned
 };
 
+// What a peak loop keeps busy: memory reads, or multiply-adds of one kind.
+enum class PeakKind : int { kRead, kFloat32, kBfloat16, kInt8 };
+
 // One path of the dispatch (portable, avx2, avx512, amx). Plain function pointers: no virtual call knows the ISA.
 struct KernelTable {
   const char* name;
@@ -101,6 +104,7 @@ struct KernelTable {
   size_t (*attentionScratchBytes)(const AttentionArgs& largest);
   void (*sample)(const SampleArgs&, const Lane&);
   size_t (*sampleScratchBytes)(int vocabularyRows);
+  int64_t (*peak)(PeakKind, int64_t iterations, const uint8_t* memory, int64_t bytes, float* sink);
 };
 
 // Bytes of one block of one layer in the attention file's layout; the same on every path of one machine.

@@ -13,5 +13,6 @@ void attention(const AttentionArgs&, const Lane&);            // attention.cc
 size_t attentionScratchBytes(const AttentionArgs& largest);   // attention.cc
 void sample(const SampleArgs&, const Lane&);                  // sample.cc
 size_t sampleScratchBytes(int vocabularyRows);                // sample.cc
+int64_t peak(PeakKind, int64_t iterations, const uint8_t* memory, int64_t bytes, float* sink);  // peak.cc
 
 }  // namespace nvlm::NVLM_PATH

@@ -8,6 +8,11 @@
 #endif
 
 namespace nvlm::NVLM_PATH {
+
+#if !defined(NVLM_AMX)
+struct Tiles {};
+#endif
+
 namespace {
 
 NVLM_INLINE int64_t segmentMetaOffset(const PackedLinear& weight, int segment, int64_t* starts) {
@@ -105,7 +110,8 @@ void unpackPanel(const PackedSegment& segment, const uint8_t* panel, uint8_t* ou
 
 // All rows of one pair of an integer segment.
 void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,
-                 const PairOutput& output, const Lane& lane) {
+                 [[maybe_unused]] int64_t panelScratch,
+                 const PairOutput& output, const Lane& lane, [[maybe_unused]] Tiles& tiles) {
   int64_t recordBytes = segment.recordBytes;
   bool nibbles = segment.kind == PackedKind::kU4;
   if (nibbles && rowCount > kLinearTileRows) {
@@ -116,7 +122,7 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
   }
 #if defined(NVLM_AMX)
   if (rowCount >= kAmxIntegerRows && !nibbles) {
-    amxIntegerPair(segment, panel, recordBytes, rows, rowCount, output, lane);
+    amxIntegerPair(tiles, segment, panel, recordBytes, rows, rowCount, output, lane.scratch + panelScratch);
     return;
   }
 #endif
@@ -136,11 +142,10 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
 }
 
 void bf16Pair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,
-              const PairOutput& output, const Lane& lane) {
+              const PairOutput& output, [[maybe_unused]] uint8_t* scratch, [[maybe_unused]] Tiles& tiles) {
 #if defined(NVLM_AMX)
-  amxBf16Pair(segment, panel, rows, rowCount, output, lane);
+  amxBf16Pair(tiles, segment, panel, rows, rowCount, output, scratch);
 #else
-  (void)lane;
   forRowTiles(rowCount, [&](int64_t row, auto count) NVLM_INLINE_LAMBDA {
     constexpr int kRows = decltype(count)::value;
     LinearTile<kRows> tile;
@@ -184,9 +189,7 @@ void linear(const LinearArgs& args, const Lane& lane) {
   for (int s = 0; s < weight.segmentCount; ++s) totalPairs += weight.segments[s].pairs;
   int64_t begin, end;
   lane.share(totalPairs, &begin, &end);
-#if defined(NVLM_AMX)
-  AmxSession session;
-#endif
+  Tiles tiles;
   int64_t segmentFirst = 0;
   for (int s = 0; s < weight.segmentCount; ++s) {
     const PackedSegment& segment = weight.segments[s];
@@ -214,10 +217,10 @@ void linear(const LinearArgs& args, const Lane& lane) {
           floatPair(segment, panel, args.x, weight.k, args.rows, output);
           break;
         case PackedKind::kBf16:
-          bf16Pair(segment, panel, rows, args.rows, output, lane);
+          bf16Pair(segment, panel, rows, args.rows, output, lane.scratch + weight.panelScratchBytes, tiles);
           break;
         default:
-          integerPair(segment, panel, rows, args.rows, output, lane);
+          integerPair(segment, panel, rows, args.rows, weight.panelScratchBytes, output, lane, tiles);
       }
     }
     segmentFirst += segment.pairs;

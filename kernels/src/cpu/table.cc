@@ -16,6 +16,7 @@ const KernelTable kTable = {
     .attentionScratchBytes = attentionScratchBytes,
     .sample = sample,
     .sampleScratchBytes = sampleScratchBytes,
+    .peak = peak,
 };
 
 }  // namespace nvlm::NVLM_PATH

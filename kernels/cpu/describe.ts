@@ -1,0 +1,104 @@
+/** Flattens a validated program into the plain object that kernels/src/read_spec.cc reads. */
+import type { LoadOptions } from '../backend.ts';
+import { ATTENTION_PARTITION, type Op, type Program, type WeightSource } from '../program.ts';
+import { COMPUTE_TYPES, OPS, STORAGE_TYPES } from './addon.ts';
+
+const nothing = new Float32Array(0);
+
+function describeWeight({ name, type, shape, bytes, rowOrder }: WeightSource): object {
+  const rows = shape.length === 2 ? shape[0]! : 1;
+  return {
+    name,
+    type: STORAGE_TYPES.indexOf(type),
+    rows,
+    columns: shape.at(-1)!,
+    rotaryHead: rowOrder?.headSize ?? 0,
+    path: 'path' in bytes ? bytes.path : '',
+    offset: 'path' in bytes ? bytes.offset : 0,
+    byteLength: 'path' in bytes ? bytes.byteLength : bytes.data.byteLength,
+    data: 'path' in bytes ? undefined : bytes.data,
+  };
+}
+
+function describeOp(op: Op): object {
+  const flat = {
+    kind: OPS.indexOf(op.op),
+    x: -1,
+    out: -1,
+    residual: -1,
+    weight: -1,
+    layer: 0,
+    eps: 0,
+    scale: 0,
+    magnitude: 1,
+    siluMul: false,
+    weights: [] as readonly number[],
+    biases: [] as readonly number[],
+    inverseFrequencies: nothing,
+  };
+  switch (op.op) {
+    case 'embedding':
+      return { ...flat, weight: op.weight, out: op.out };
+    case 'rmsNorm':
+      return {
+        ...flat,
+        x: op.x,
+        residual: op.residual ?? -1,
+        weight: op.weight,
+        eps: op.eps,
+        out: op.out,
+      };
+    case 'linear':
+      return {
+        ...flat,
+        x: op.x,
+        weights: op.weights,
+        biases: op.biases ?? [],
+        siluMul: op.epilogue === 'siluMul',
+        residual: op.residual ?? -1,
+        out: op.out,
+      };
+    case 'ropeAndCache':
+      return {
+        ...flat,
+        x: op.qkv,
+        layer: op.layer,
+        inverseFrequencies: op.rope.inverseFrequencies,
+        magnitude: op.rope.magnitude,
+      };
+    case 'attention':
+      return { ...flat, x: op.qkv, layer: op.layer, scale: op.scale, out: op.out };
+    case 'gatherRows':
+      return { ...flat, x: op.x, out: op.out };
+    case 'sample':
+      return { ...flat, x: op.logits };
+  }
+}
+
+/** `wideCache`: keys and values in fp32, else bf16. */
+export function describeProgram(
+  program: Program,
+  options: LoadOptions,
+  wideCache: boolean,
+): object {
+  return {
+    weights: program.weights.map(describeWeight),
+    tensors: program.tensors.map(({ rows, width }) => ({ perToken: rows === 'tokens', width })),
+    ops: program.ops.map(describeOp),
+    heads: program.heads,
+    layers: program.cache.layers,
+    kvHeads: program.cache.kvHeads,
+    headSize: program.cache.headSize,
+    vocabularyRows: program.vocabularyRows,
+    validTokens: program.validTokenCount,
+    partition: ATTENTION_PARTITION,
+    blockSize: options.cache.blockSize,
+    blockCount: options.cache.blockCount,
+    maxTokens: options.maxTokens,
+    maxSequences: options.maxSequences,
+    maxPositions: options.maxPositions,
+    computeType: COMPUTE_TYPES.indexOf(options.computeType),
+    wideCache,
+    poison: options.poison ?? false,
+  };
+}

@@ -1,0 +1,203 @@
+#include "runner.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/linear.h"
+
+namespace nvlm {
+
+Runner::Runner(std::shared_ptr<const Model> model, int threads, std::function<void()> finished)
+    : model_(std::move(model)) {
+  const ModelSpec& spec = model_->spec();
+  size_t bytes = 0;
+  for (const TensorSpec& tensor : spec.tensors) bytes += static_cast<size_t>(spec.maxTokens * tensor.width * 4 + 127) / 64 * 64;
+  // Pages are taken as rows are used: logits for every token are address space, not memory, until someone asks for them.
+  workspace_ = Region(bytes, false, "activations");
+  uint8_t* next = workspace_.data();
+  for (const TensorSpec& tensor : spec.tensors) {
+    tensors_.push_back(reinterpret_cast<float*>(next));
+    next += static_cast<size_t>(spec.maxTokens * tensor.width * 4 + 127) / 64 * 64;
+  }
+  size_t lane = 0, shared = 0;
+  StepView largest{};
+  largest.tokens = static_cast<int>(spec.maxTokens);
+  largest.sequences = static_cast<int>(spec.maxSequences);
+  largest.maxBlocks = static_cast<int>((spec.maxPositions + spec.blockSize - 1) / spec.blockSize);
+  step_ = largest;
+  for (size_t i = 0; i < spec.ops.size(); ++i) {
+    const OpSpec& op = spec.ops[i];
+    if (op.kind == OpKind::kLinear) {
+      lane = std::max(lane, linearLaneBytes(model_->linear(i)));
+      shared = std::max(shared, linearSharedBytes(model_->linear(i), spec.maxTokens));
+    } else if (op.kind == OpKind::kAttention) {
+      lane = std::max(lane, model_->kernels().attentionScratchBytes(attentionArgs(op)));
+    } else if (op.kind == OpKind::kSample) {
+      lane = std::max(lane, model_->kernels().sampleScratchBytes(spec.vocabularyRows));
+    }
+  }
+  shared_ = Region(shared, false, "prepared activations");
+  team_ = std::make_unique<Team>(
+      threads, lane, [this](const Lane& own) { runOps(own); },
+      [this, finished = std::move(finished)] {
+        copyOut();
+        finished();
+      });
+}
+
+void Runner::start() {
+  const ModelSpec& spec = model_->spec();
+  step_ = {static_cast<int>(inputs.tokenIds.size()),
+           static_cast<int>(inputs.seqLens.size()),
+           static_cast<int>(inputs.logitRows.size()),
+           inputs.tokenIds.data(),
+           inputs.positions.data(),
+           inputs.slotMapping.data(),
+           inputs.cuSeqlensQ.data(),
+           inputs.seqLens.data(),
+           inputs.blockTables.data(),
+           inputs.maxBlocks,
+           inputs.logitRows.data()};
+  // Block tables may hold more keys than the rotary table has positions.
+  for (const OpSpec& op : spec.ops) {
+    if (op.kind == OpKind::kAttention) team_->reserveScratch(model_->kernels().attentionScratchBytes(attentionArgs(op)));
+  }
+  team_->start();
+}
+
+AttentionArgs Runner::attentionArgs(const OpSpec& op) const {
+  const ModelSpec& spec = model_->spec();
+  return {op.x >= 0 ? tensor(op.x) : nullptr,
+          op.out >= 0 ? tensor(op.out) : nullptr,
+          &step_,
+          model_->cacheLayer(op.layer),
+          spec.heads,
+          op.scale,
+          spec.partition};
+}
+
+int64_t Runner::rowsOf(int id) const {
+  return model_->spec().tensors[static_cast<size_t>(id)].perToken ? step_.tokens : step_.logitRows;
+}
+
+void Runner::runOps(const Lane& lane) {
+  if (model_->spec().poison) {
+    poisonMemory(lane);
+    lane.sync();
+  }
+  for (size_t i = 0; i < model_->spec().ops.size(); ++i) {
+    if (i > 0) lane.sync();
+    runOp(i, lane);
+  }
+}
+
+void Runner::poisonMemory(const Lane& lane) {
+  std::memset(lane.scratch, 0xff, lane.scratchBytes);
+  if (lane.index != 0) return;
+  if (shared_.size() > 0) std::memset(shared_.data(), 0xff, shared_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const int64_t rows = std::max<int64_t>(rowsOf(static_cast<int>(i)), 1);
+    std::memset(tensors_[i], 0xff, static_cast<size_t>(rows * model_->spec().tensors[i].width * 4));
+  }
+}
+
+void Runner::runOp(size_t index, const Lane& lane) {
+  const OpSpec& op = model_->spec().ops[index];
+  const KernelTable& kernels = model_->kernels();
+  switch (op.kind) {
+    case OpKind::kEmbedding:
+      embed(op, lane);
+      return;
+    case OpKind::kRmsNorm: {
+      const int64_t width = model_->spec().tensors[static_cast<size_t>(op.x)].width;
+      kernels.rmsNorm({tensor(op.x), op.residual >= 0 ? tensor(op.residual) : nullptr, model_->vector(op.weight),
+                       tensor(op.out), rowsOf(op.x), width, op.eps},
+                      lane);
+      return;
+    }
+    case OpKind::kLinear:
+      kernels.linear({tensor(op.x), &model_->linear(index), op.residual >= 0 ? tensor(op.residual) : nullptr,
+                      tensor(op.out), rowsOf(op.x), shared_.data()},
+                     lane);
+      return;
+    case OpKind::kRopeAndCache:
+      kernels.ropeAndCache({tensor(op.x), model_->cosSin(index), &step_, model_->cacheLayer(op.layer), model_->spec().heads},
+                           lane);
+      return;
+    case OpKind::kAttention:
+      kernels.attention(attentionArgs(op), lane);
+      return;
+    case OpKind::kGatherRows:
+      gather(op, lane);
+      return;
+    case OpKind::kSample:
+      drawTokens(op, lane);
+      return;
+  }
+}
+
+void Runner::embed(const OpSpec& op, const Lane& lane) const {
+  const StoredMatrix& table = model_->matrix(op.weight);
+  int64_t begin, end;
+  lane.share(step_.tokens, &begin, &end);
+  for (int64_t t = begin; t < end; ++t) {
+    dequantizeRow(table.type, table.row(step_.tokenIds[t]), table.columns, tensor(op.out) + t * table.columns);
+  }
+}
+
+void Runner::gather(const OpSpec& op, const Lane& lane) const {
+  const int64_t width = model_->spec().tensors[static_cast<size_t>(op.x)].width;
+  int64_t begin, end;
+  lane.share(step_.logitRows, &begin, &end);
+  for (int64_t l = begin; l < end; ++l) {
+    std::memcpy(tensor(op.out) + l * width, tensor(op.x) + step_.logitRowIds[l] * width, static_cast<size_t>(width) * 4);
+  }
+}
+
+void Runner::drawTokens(const OpSpec& op, const Lane& lane) {
+  if (outputs.logits) {
+    // Before sampling, which may overwrite them.
+    const int64_t values = static_cast<int64_t>(step_.logitRows) * model_->spec().vocabularyRows;
+    int64_t begin, end;
+    lane.share(values, &begin, &end);
+    std::memcpy(outputs.logits + begin, tensor(op.x) + begin, static_cast<size_t>(end - begin) * 4);
+    lane.sync();
+  }
+  SampleArgs args{};
+  args.logits = tensor(op.x);
+  args.rows = step_.logitRows;
+  args.vocabularyRows = model_->spec().vocabularyRows;
+  args.validTokens = model_->spec().validTokens;
+  args.temperature = inputs.temperature.data();
+  args.topP = inputs.topP.data();
+  args.minP = inputs.minP.data();
+  args.repetitionPenalty = inputs.repetitionPenalty.data();
+  args.presencePenalty = inputs.presencePenalty.data();
+  args.frequencyPenalty = inputs.frequencyPenalty.data();
+  args.topK = inputs.topK.data();
+  args.seed = inputs.seed.data();
+  args.position = inputs.position.data();
+  args.seenOffsets = inputs.seenOffsets.data();
+  args.seenIds = inputs.seenIds.data();
+  args.seenCounts = inputs.seenCounts.data();
+  args.biasOffsets = inputs.biasOffsets.data();
+  args.biasIds = inputs.biasIds.data();
+  args.biasValues = inputs.biasValues.data();
+  args.allowedMask = inputs.allowedMask.empty() ? nullptr : inputs.allowedMask.data();
+  args.wantLogprobs = inputs.wantLogprobs.data();
+  args.maxTop = outputs.maxTop;
+  args.outIds = outputs.tokenIds;
+  args.outLogprobs = outputs.logprobs;
+  args.topIds = outputs.topIds;
+  args.topLogprobs = outputs.topLogprobs;
+  model_->kernels().sample(args, lane);
+}
+
+void Runner::copyOut() {
+  for (const StepOutputs::Tensor& wanted : outputs.tensors) {
+    const int64_t width = model_->spec().tensors[static_cast<size_t>(wanted.id)].width;
+    std::memcpy(wanted.values, tensor(wanted.id), static_cast<size_t>(rowsOf(wanted.id) * width) * 4);
+  }
+}
+
+}  // namespace nvlm
