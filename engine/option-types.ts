@@ -20,6 +20,15 @@ export const integer = (min: number, max: number): OptionType<number> => ({
   },
 });
 
+export const number = (min: number, max: number): OptionType<number> => ({
+  placeholder: 'X',
+  read: (value) => {
+    const parsed = Number(value);
+    if (/^-?\d+(\.\d+)?$/.test(value) && parsed >= min && parsed <= max) return parsed;
+    throw expected(`a number from ${min} to ${max}`, value);
+  },
+});
+
 export const choice = <const T extends string>(...allowed: readonly T[]): OptionType<T> => ({
   placeholder: allowed.join('|'),
   read: (value) => {

@@ -1,27 +1,16 @@
-/**
- * The options of the server: one table that reads flags and environment, prints --help and generates docs/options.md.
- * Pure: (argv, environment) -> frozen values, or an OptionError that names the flag.
- */
-import type { OptionType } from './option-types.ts';
+/** The options of the server: one table that reads flags and environment, prints --help and generates docs/options.md. */
+import {
+  OptionError,
+  type OptionTable,
+  type OptionValues,
+  optional,
+  optionLines,
+  readOptions,
+  required,
+} from './option-table.ts';
 import { bytes, choice, duration, integer, list, memory, onOff, text } from './option-types.ts';
 
-interface Option<T> {
-  readonly type: OptionType<T>;
-  /** As the user would write it; undefined: not set. */
-  readonly default: string | undefined;
-  readonly description: string;
-}
-
-const required = <T>(type: OptionType<T>, fallback: string, description: string) => ({
-  type,
-  default: fallback as string,
-  description,
-});
-const optional = <T>(type: OptionType<T>, description: string) => ({
-  type,
-  default: undefined,
-  description,
-});
+export { OptionError } from './option-table.ts';
 
 export const SERVE_OPTIONS = {
   model: required(
@@ -122,145 +111,28 @@ export const SERVE_OPTIONS = {
     'Hub that hf:// references are downloaded from',
   ),
   'hf-token': optional(text, 'Token for private or gated models of the hub'),
-} as const satisfies Record<string, Option<unknown>>;
+} as const satisfies OptionTable;
 
-type Table = typeof SERVE_OPTIONS;
-type CamelCase<Name extends string> = Name extends `${infer Head}-${infer Tail}`
-  ? `${Head}${Capitalize<CamelCase<Tail>>}`
-  : Name;
-type Value<O> = O extends { type: OptionType<infer T>; default: infer D }
-  ? D extends string
-    ? T
-    : T | undefined
-  : never;
-export type ServeOptions = {
-  readonly [Name in keyof Table as CamelCase<Name & string>]: Value<Table[Name]>;
-};
+export type ServeOptions = OptionValues<typeof SERVE_OPTIONS>;
 
-/** A flag or variable that cannot be read; `message` names it and says what was expected. */
-export class OptionError extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = 'OptionError';
-  }
-}
+/** Variables of this project that are not options of the server: of its tests, and of the terminal chat. */
+const isForeign = (variable: string): boolean =>
+  /^NVLM_(?:CHAT_|TEST_|SANITIZE$|API_KEY_FILE$)/.test(variable);
 
-export const environmentName = (name: string): string =>
-  `NVLM_${name.replaceAll('-', '_').toUpperCase()}`;
-const camelCase = (name: string): string =>
-  name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
-
-/** Variables of this project that are not options of the server. */
-const foreignVariables = new Set([
-  'NVLM_TEST_OUTPUT',
-  'NVLM_TEST_SANITIZE',
-  'NVLM_SANITIZE',
-  'NVLM_API_KEY_FILE',
-]);
-
-/**
- * Flags before environment before defaults. `--name value`, `--name=value`, and a bare `--name` for on/off options.
- * Returns 'help' for --help.
- */
+/** Returns 'help' for --help. Throws OptionError. */
 export function readServeOptions(
   argv: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
 ): ServeOptions | 'help' {
-  const table: Readonly<Record<string, Option<unknown>>> = SERVE_OPTIONS;
-  const given = new Map<string, { readonly from: string; readonly value: string }>();
-  const byVariable = new Map(Object.keys(table).map((name) => [environmentName(name), name]));
-  for (const [variable, value] of Object.entries(environment)) {
-    if (value === undefined || !variable.startsWith('NVLM_') || foreignVariables.has(variable))
-      continue;
-    const name = byVariable.get(variable);
-    if (name === undefined) throw unknown(variable, [...byVariable.keys()]);
-    given.set(name, { from: variable, value });
+  const read = readOptions(SERVE_OPTIONS, argv, environment, isForeign);
+  if (read === 'help') return 'help';
+  const { blockSize } = read.values;
+  if (blockSize % 16 !== 0) {
+    throw new OptionError(`--block-size: expected a multiple of 16, got '${blockSize}'`);
   }
-  for (let i = 0; i < argv.length; i++) {
-    const argument = argv[i] as string;
-    if (argument === '--help' || argument === '-h') return 'help';
-    const [, name = '', inline] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
-    const option = Object.hasOwn(table, name) ? table[name] : undefined;
-    if (option === undefined)
-      throw unknown(
-        argument.replace(/=.*/s, ''),
-        Object.keys(table).map((known) => `--${known}`),
-      );
-    const next = argv[i + 1];
-    if (inline !== undefined) given.set(name, { from: `--${name}`, value: inline });
-    else if (next !== undefined && !next.startsWith('--')) {
-      given.set(name, { from: `--${name}`, value: next });
-      i++;
-    } else if ((option.type as unknown) === onOff)
-      given.set(name, { from: `--${name}`, value: 'on' });
-    else throw new OptionError(`--${name} needs a value: ${option.type.placeholder}`);
-  }
-  const values = Object.entries(table).map(([name, option]) => {
-    const { from, value } = given.get(name) ?? { from: `--${name}`, value: option.default };
-    if (value === undefined) return [camelCase(name), undefined];
-    try {
-      return [camelCase(name), option.type.read(value)];
-    } catch (error) {
-      throw new OptionError(`${from}: ${(error as Error).message}`);
-    }
-  });
-  const options = Object.freeze(Object.fromEntries(values)) as ServeOptions;
-  if (options.blockSize % 16 !== 0) {
-    throw new OptionError(`--block-size: expected a multiple of 16, got '${options.blockSize}'`);
-  }
-  return options;
+  return read.values;
 }
-
-function unknown(name: string, known: readonly string[]): OptionError {
-  const [nearest] = known
-    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
-    .sort((a, b) => a.distance - b.distance);
-  return new OptionError(
-    `Unknown option ${name}; did you mean ${nearest?.candidate}? --help lists all of them.`,
-  );
-}
-
-/** Levenshtein distance, one row at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substitution, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
-}
-
-const rows = (): { flag: string; variable: string; fallback: string; description: string }[] =>
-  Object.entries(SERVE_OPTIONS as Readonly<Record<string, Option<unknown>>>).map(
-    ([name, option]) => ({
-      flag: `--${name} ${option.type.placeholder}`,
-      variable: environmentName(name),
-      fallback: option.default ?? '',
-      description: option.description,
-    }),
-  );
 
 export function serveHelp(): string {
-  const width = 34;
-  const lines = rows().map(({ flag, fallback, description }) => {
-    const text = `${description}${fallback ? ` (default ${fallback})` : ''}`;
-    return flag.length < width - 2
-      ? `  ${flag.padEnd(width)}${text}`
-      : `  ${flag}\n  ${' '.repeat(width)}${text}`;
-  });
-  return `npm run serve -- [options]\n\nServes a model over WebSocket and HTTP. Each option can also be set by its environment variable: NVLM_ and the\nname in capitals, e.g. NVLM_MAX_SEQUENCES. Flags win.\n\n${lines.join('\n')}\n`;
-}
-
-/** docs/options.md. */
-export function optionsMarkdown(): string {
-  const cell = (value: string) => value.replaceAll('|', '\\|');
-  const table = rows().map(
-    ({ flag, variable, fallback, description }) =>
-      `| \`${cell(flag)}\` | \`${variable}\` | ${fallback ? `\`${cell(fallback)}\`` : ''} | ${cell(description)} |`,
-  );
-  return `# Options\n\nOf \`npm run serve\` and \`npm run demo\`. Generated from \`engine/options.ts\` by \`node scripts/documents.ts\`. Flags win over the environment.\n\n| flag | environment | default | what it does |\n|---|---|---|---|\n${table.join('\n')}\n`;
+  return `npm run serve -- [options]\n\nServes a model over WebSocket and HTTP. Each option can also be set by its environment variable: NVLM_ and the\nname in capitals, e.g. NVLM_MAX_SEQUENCES. Flags win.\n\n${optionLines(SERVE_OPTIONS)}\n`;
 }

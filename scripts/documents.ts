@@ -1,5 +1,5 @@
 /** Writes the documents that are generated from code. A test fails when one of them is out of date. */
 import { writeFileSync } from 'node:fs';
-import { optionsMarkdown } from '#engine/options.ts';
+import { optionsMarkdown } from '#engine/options-document.ts';
 
 writeFileSync('docs/options.md', optionsMarkdown());

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { OptionError, optionsMarkdown, readServeOptions, serveHelp } from '#engine/options.ts';
+import { OptionError, readServeOptions, serveHelp } from '#engine/options.ts';
+import { optionsMarkdown } from '#engine/options-document.ts';
 
 const read = (argv: readonly string[], environment: Record<string, string> = {}) => {
   const options = readServeOptions(argv, environment);
