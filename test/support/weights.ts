@@ -12,13 +12,14 @@ export function bfloat16Bits(x: number): number {
   return (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) >>> 16;
 }
 
-/** Bits of a half near x, fraction cut off; only for magnitudes that a normal half can hold, and 0. */
+/** Bits of a half near x: fraction cut off, subnormals rounded. Magnitudes from 65520 on are refused. */
 export function halfBits(x: number): number {
-  if (x === 0) return 0;
   value[0] = x;
+  const sign = (bits[0]! >>> 16) & 0x8000;
   const exponent = ((bits[0]! >>> 23) & 255) - 127 + 15;
-  if (exponent < 1 || exponent > 30) throw new RangeError(`${x} is not a normal half`);
-  return ((bits[0]! >>> 16) & 0x8000) | (exponent << 10) | ((bits[0]! >>> 13) & 0x3ff);
+  if (exponent > 30) throw new RangeError(`${x} is beyond the range of a half`);
+  if (exponent < 1) return sign | Math.round(Math.abs(x) * 2 ** 24);
+  return sign | (exponent << 10) | ((bits[0]! >>> 13) & 0x3ff);
 }
 
 /** An f32 weight of these values. */
@@ -62,7 +63,7 @@ export function randomWeight(
       const x = deviation * random.normal();
       if (type === 'f32') view.setFloat32(4 * i, x, true);
       else if (type === 'bf16') view.setUint16(2 * i, bfloat16Bits(x), true);
-      else view.setUint16(2 * i, halfBits(Math.abs(x) < 1e-4 ? 0 : x), true);
+      else view.setUint16(2 * i, halfBits(x), true);
     }
     return { name, type, shape, bytes: { data } };
   }
