@@ -45,7 +45,7 @@ export function attention(
   const kvWidth = kvHeads * headSize;
   const sum = new Float64Array(headSize);
   // Scores are in units of log 2: exp(scale * q k) = 2^(scale * log2(e) * q k).
-  const factor = Math.fround(scale * Math.LOG2E);
+  const factor = Math.fround(Math.fround(scale) * Math.fround(Math.LOG2E));
   const query = new Float32Array(headSize);
   for (let s = 0; s < inputs.seqLens.length; s++) {
     const first = inputs.cuSeqlensQ[s]!;
