@@ -97,6 +97,7 @@ void unpackPanel(const PackedSegment& segment, const uint8_t* panel, uint8_t* ou
   const I32x16 mask = splatInt(0x0f0f0f0f);
   const int64_t scaleBytes = segment.recordBytes - 512;
   for (int64_t g = 0; g < segment.records; ++g) {
+    for (int64_t line = 0; line < segment.recordBytes; line += 64) __builtin_prefetch(panel + kPrefetchBytes + line);
     for (int v = 0; v < 8; ++v) {
       const I32x16 packed = loadInt(panel + v * 64);
       storeInt(out + v * 64, packed & mask);
@@ -114,7 +115,9 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
                  const PairOutput& output, const Lane& lane, [[maybe_unused]] Tiles& tiles) {
   int64_t recordBytes = segment.recordBytes;
   bool nibbles = segment.kind == PackedKind::kU4;
-  if (nibbles && rowCount > kLinearTileRows) {
+  bool streamed = true;
+  if (nibbles && rowCount >= kUnpackRows) {
+    streamed = false;
     unpackPanel(segment, panel, lane.scratch);
     panel = lane.scratch;
     recordBytes += 512;
@@ -130,12 +133,13 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     constexpr int kRows = decltype(count)::value;
     LinearTile<kRows> tile;
     const PreparedRows from = rows.from(row);
+    const int64_t ahead = streamed && row == 0 ? kPrefetchBytes : 0;
     if (nibbles) {
-      integerTile<kRows, true, 1, true>(tile, segment, panel, recordBytes, from);
+      integerTile<kRows, true, 1>(tile, segment, panel, recordBytes, ahead, from);
     } else if (segment.subs == 1) {
-      integerTile<kRows, false, 1, true>(tile, segment, panel, recordBytes, from);
+      integerTile<kRows, false, 1>(tile, segment, panel, recordBytes, ahead, from);
     } else {
-      integerTile<kRows, false, 2, true>(tile, segment, panel, recordBytes, from);
+      integerTile<kRows, false, 2>(tile, segment, panel, recordBytes, ahead, from);
     }
     finishTile<kRows>(output, row, tile);
   });

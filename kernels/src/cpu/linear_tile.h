@@ -13,6 +13,13 @@ constexpr int kLinearTileRows = 6;
 constexpr int kLinearTileRows = 2;
 #endif
 
+// Rows from which a panel of nibbles is unpacked once rather than by every tile.
+#if defined(NVLM_AMX)
+constexpr int64_t kUnpackRows = kLinearTileRows + 1;
+#else
+constexpr int64_t kUnpackRows = 8 * kLinearTileRows;
+#endif
+
 // How far ahead of the reader a panel is fetched, when it comes from memory.
 constexpr int64_t kPrefetchBytes = 4096;
 
@@ -65,16 +72,15 @@ NVLM_INLINE void addGroup(LinearTile<kRows>& tile, const I32x16 (&dot)[kRows][2]
   }
 }
 
-template <int kRows, bool kNibbles, int kSubs, bool kPrefetch>
+// `ahead` is kPrefetchBytes when the panel comes from memory, 0 when it is in a cache already.
+template <int kRows, bool kNibbles, int kSubs>
 NVLM_INLINE void integerTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes,
-                             const PreparedRows& rows) {
+                             int64_t ahead, const PreparedRows& rows) {
   for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
   const uint8_t* record = panel;
   for (int64_t g = 0; g < weight.records; ++g, record += recordBytes) {
-    if constexpr (kPrefetch) {
-      for (int64_t line = 0; line < recordBytes; line += 64) {
-        __builtin_prefetch(record + kPrefetchBytes + line);
-      }
+    if (ahead > 0) {
+      for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(record + ahead + line);
     }
     const uint8_t* scales = record + (kNibbles ? 512 : 1024);
     for (int sub = 0; sub < kSubs; ++sub) {
