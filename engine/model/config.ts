@@ -25,7 +25,7 @@ export function createConfigReader(
 ): ConfigReader {
   const raw = (key: string): unknown =>
     Object.hasOwn(values, key) ? (values[key] ?? undefined) : undefined;
-  const shown = (key: string): string => JSON.stringify(raw(key)) ?? 'nothing';
+  const shown = (key: string): string => showValue(raw(key));
   const invalid = (key: string, expected: string): never => {
     throw new ModelError(
       'MODEL_CONFIG_INVALID',
@@ -75,4 +75,13 @@ export function createConfigReader(
       );
     },
   };
+}
+
+/** For a message: short, and nesting that would exhaust the stack is not printed. */
+function showValue(value: unknown): string {
+  try {
+    return (JSON.stringify(value) ?? 'nothing').slice(0, 200);
+  } catch {
+    return 'a value nested too deep to show';
+  }
 }

@@ -108,7 +108,7 @@ function asCheckpointError(error: unknown, directory: string, isAborted: boolean
     return new CheckpointError(
       'CACHE_DISK_FULL',
       'no room is left on the disk of the model cache; free some or set another cache directory. ' +
-        'What was received is kept for the next try',
+        'What the source can resume is kept for the next try',
       { file: `${directory}.partial` },
       { cause: error },
     );

@@ -64,3 +64,12 @@ export function shorten(text: string, limit = 200): string {
   const clean = text.replace(/[\u0000-\u001f\u007f]/g, '\u00b7');
   return clean.length <= limit ? clean : `${clean.slice(0, limit)}… (${clean.length} characters)`;
 }
+
+/** A JSON value from a file, fit for a message: nesting that would exhaust the stack is not printed. */
+export function showValue(value: unknown): string {
+  try {
+    return shorten(JSON.stringify(value) ?? 'nothing');
+  } catch {
+    return 'a value nested too deep to show';
+  }
+}

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TokenizerFiles } from '#engine/tokenizer/tokenizer.ts';
-import { CheckpointError } from './errors.ts';
+import { CheckpointError, showValue } from './errors.ts';
 import { withFile } from './file-reader.ts';
 import { splitMerge } from './gguf-tokenizer.ts';
 import {
@@ -92,7 +92,7 @@ function fromVocabAndMerges(
     if (asId(id) === undefined) {
       throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', `token '${token}' has no usable id`, {
         file: join(path, 'vocab.json'),
-        received: JSON.stringify(id),
+        received: showValue(id),
       });
     }
   }
@@ -127,7 +127,7 @@ function chooseKind(
     {
       file: join(path, 'tokenizer_config.json'),
       expected: [...KINDS_BY_CLASS.keys()].join(', '),
-      received: JSON.stringify(className) ?? 'nothing',
+      received: showValue(className),
     },
   );
 }
@@ -153,7 +153,7 @@ function readAddedTokens(
     throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', 'an added token is unusable', {
       file: join(path, name),
       expected: 'an id and its content',
-      received: JSON.stringify(entry),
+      received: showValue(entry),
     });
   };
   for (const [content, value] of Object.entries(readJson('added_tokens.json') ?? {})) {

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { WeightSource } from '#kernels/program.ts';
 import type { Checkpoint } from './checkpoint.ts';
-import { CheckpointError, shorten } from './errors.ts';
+import { CheckpointError, showValue } from './errors.ts';
 import { withFile } from './file-reader.ts';
 import { readHuggingFaceTokenizer } from './huggingface-tokenizer.ts';
 import { readSafetensors } from './safetensors.ts';
@@ -98,7 +98,7 @@ function shardName(shard: unknown, path: string, indexPath: string): string {
     throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', 'the index names an unusable shard', {
       file: indexPath,
       expected: 'the name of a .safetensors file of the same directory',
-      received: shorten(JSON.stringify(shard) ?? 'nothing'),
+      received: showValue(shard),
     });
   }
   if (!existsSync(join(path, shard))) {
@@ -153,7 +153,7 @@ function tokenIds(from: Record<string, unknown>, key: string, file: string): num
     throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', `'${key}' is unusable`, {
       file,
       expected: 'a token id or a list of them',
-      received: JSON.stringify(value),
+      received: showValue(value),
     });
   });
 }
@@ -169,7 +169,7 @@ function readGenerationDefaults(
     throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', `'${key}' is unusable`, {
       file,
       expected: 'a number of at least 0',
-      received: JSON.stringify(value),
+      received: showValue(value),
     });
   };
   const temperature = generation.do_sample === false ? 0 : read('temperature');

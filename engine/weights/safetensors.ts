@@ -1,6 +1,6 @@
 /** The safetensors container: u64 header length, JSON header, then the tensors without holes. */
 import type { StorageType, WeightSource } from '#kernels/program.ts';
-import { CheckpointError } from './errors.ts';
+import { CheckpointError, showValue } from './errors.ts';
 import { type FileReader, withFile } from './file-reader.ts';
 import { tensorByteLength } from './storage.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
@@ -60,7 +60,7 @@ function readEntry(
       file,
       tensor: name,
       expected,
-      received: JSON.stringify(received) ?? 'nothing',
+      received: showValue(received),
     });
   };
   if (!isObject(entry)) return refuse('the entry is of the wrong kind', 'an object', entry);
@@ -71,7 +71,7 @@ function readEntry(
       file,
       tensor: name,
       expected: [...STORAGE_TYPES.keys()].join(', '),
-      received: JSON.stringify(dtype) ?? 'nothing',
+      received: showValue(dtype),
     });
   }
   if (!isNumberArray(shape)) return refuse('no shape', 'an array of numbers', shape);

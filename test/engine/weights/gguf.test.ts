@@ -37,8 +37,11 @@ const tensor = (changes: object = {}) => ({
 const withTensors = (dataBytes: number, ...tensors: ReturnType<typeof tensor>[]) =>
   ggufBytes({ tensors, dataBytes });
 const withKeys = (...metadata: [string | Buffer, GgufBytes][]) => ggufBytes({ metadata });
-const nested = (levels: number): GgufBytes =>
-  levels === 0 ? ggufUint32(1) : ggufArray(nested(levels - 1).type, [nested(levels - 1).bytes]);
+const nested = (levels: number): GgufBytes => {
+  if (levels === 0) return ggufUint32(1);
+  const { type, bytes } = nested(levels - 1);
+  return ggufArray(type, [bytes]);
+};
 
 for (const version of [2, 3]) {
   test(`GGUF version ${version} gives typed metadata and tensors with file offsets`, (t) => {
