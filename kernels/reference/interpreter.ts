@@ -195,7 +195,7 @@ export class Step {
       if (wanted < 0) continue;
       const logprobs = logProbabilities(raw, validTokenCount);
       if (id >= 0) outputs.logprobs[l] = logprobs[id]!;
-      topIds(logprobs, wanted, validTokenCount).forEach((topId, i) => {
+      topIds(raw, wanted, validTokenCount).forEach((topId, i) => {
         outputs.topIds[l * maxTop + i] = topId;
         outputs.topLogprobs[l * maxTop + i] = logprobs[topId]!;
       });

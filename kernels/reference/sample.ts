@@ -4,21 +4,23 @@
  *  2. NaN becomes -Infinity. Logit bias is added; an id listed twice gets both. Ids outside the allowed mask and padding ids
  *     become -Infinity.
  *  3. Repetition penalty of every seen id, prompt or generated: logit > 0 ? logit / p : logit * p. Then, for ids generated
- *     count > 0 times: logit - count * frequencyPenalty - presencePenalty.
- *  4. Temperature 0: the highest logit, ties to the lower id. Otherwise logits become (logit - highest) / temperature: the
- *     highest is taken off first so that no temperature overflows.
- *  5. Order by logit descending, ties by lower id. Top-k keeps the first k. Softmax over those. Top-p keeps the shortest
- *     prefix whose probabilities sum to at least p, at least one id (p = 1: all). Min-p then drops ids below minP * highest probability.
- *  6. Inverse CDF in that order over the kept ids, not renormalised but scaled: the first id at which the running sum of
- *     probabilities exceeds u * (sum of kept probabilities), u = `uniformDraw(seed, position)`.
- * A row without any logit above -Infinity draws -1.
+ *     count > 0 times: logit - (count * frequencyPenalty + presencePenalty).
+ *  4. Temperature 0, or a logit of +Infinity: the highest logit, ties to the lower id. Otherwise weights are
+ *     exp((logit - highest) / temperature): the highest is taken off first so that no temperature overflows.
+ *  5. Order by logit descending, ties by lower id. Top-k keeps the first k. Top-p keeps the shortest prefix whose weights sum to
+ *     at least p of the sum of what top-k kept, at least one id (p = 1: all). Min-p then drops weights below minP, the
+ *     highest being 1.
+ *  6. Inverse CDF in that order: the first id at which the running sum of weights exceeds u times the sum of kept weights,
+ *     u = `uniformDraw(seed, position)`.
+ * Sums are in double. A row without any logit above -Infinity draws -1.
  */
 import type { SamplingInputs } from '../step.ts';
 import { uniformDraw } from './philox.ts';
 
 export interface Candidate {
   readonly id: number;
-  readonly probability: number;
+  /** exp((logit - highest logit) / temperature): the first candidate's is 1. */
+  readonly weight: number;
 }
 
 /** log(sum(exp(values))) over the first `count` values; -Infinity when none is above it. NaN counts as -Infinity. */
@@ -64,7 +66,7 @@ export function adjustedLogits(
   return logits;
 }
 
-/** The candidates that a draw of row l chooses from, most probable first, probabilities over all that top-k kept (stage 5). */
+/** The candidates that a draw chooses from, heaviest first (stage 5). `logits` must have one above -Infinity. */
 export function candidates(
   logits: Float32Array,
   options: { temperature: number; topK: number; topP: number; minP: number },
@@ -81,11 +83,11 @@ export function candidates(
   const kept: Candidate[] = [];
   let mass = 0;
   for (const [i, id] of ids.entries()) {
-    // topP 1 is off: rounding must not let the sum reach 1 before the last id.
-    if (i > 0 && ((topP < 1 && mass >= topP) || weights[i]! < minP)) break;
-    const probability = weights[i]! / total;
-    kept.push({ id, probability });
-    mass += probability;
+    const weight = weights[i]!;
+    // topP 1 is off: rounding must not let the sum reach the total before the last id.
+    if (i > 0 && ((topP < 1 && mass >= topP * total) || weight < minP)) break;
+    kept.push({ id, weight });
+    mass += weight;
   }
   return kept;
 }
@@ -102,19 +104,19 @@ export function sampleRow(
   for (let id = 0; id < logits.length; id++)
     if (logits[id]! > (best < 0 ? Number.NEGATIVE_INFINITY : logits[best]!)) best = id;
   const temperature = sampling.temperature[l]!;
-  if (best < 0 || temperature === 0) return best;
+  if (best < 0 || temperature === 0 || logits[best] === Number.POSITIVE_INFINITY) return best;
   const kept = candidates(logits, {
     temperature,
     topK: sampling.topK[l]!,
     topP: sampling.topP[l]!,
     minP: sampling.minP[l]!,
   });
-  const mass = kept.reduce((sum, candidate) => sum + candidate.probability, 0);
+  const mass = kept.reduce((sum, candidate) => sum + candidate.weight, 0);
   const target =
     uniformDraw(sampling.seed[2 * l]!, sampling.seed[2 * l + 1]!, sampling.position[l]!) * mass;
   let sum = 0;
   for (const candidate of kept) {
-    sum += candidate.probability;
+    sum += candidate.weight;
     if (sum > target) return candidate.id;
   }
   return kept.at(-1)!.id;
@@ -130,8 +132,10 @@ export function logProbabilities(raw: Float32Array, validTokenCount: number): Fl
   );
 }
 
-/** The `count` valid ids of highest value, best first, ties by lower id. Fewer when fewer are valid. */
-export function topIds(values: Float32Array, count: number, validTokenCount: number): number[] {
-  const ids = Array.from({ length: validTokenCount }, (_, id) => id);
-  return ids.sort((a, b) => values[b]! - values[a]! || a - b).slice(0, count);
+/** The `count` valid ids of highest raw logit, best first, ties by lower id; only those above -Infinity, so maybe fewer. */
+export function topIds(raw: Float32Array, count: number, validTokenCount: number): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < validTokenCount; id++)
+    if (raw[id]! > Number.NEGATIVE_INFINITY) ids.push(id);
+  return ids.sort((a, b) => raw[b]! - raw[a]! || a - b).slice(0, count);
 }

@@ -126,7 +126,7 @@ NVLM_INLINE int64_t collect(const float* logits, int count, float threshold, flo
 // The `wanted` best ids of a row and their log-probabilities, best first, ties by lower id; -1 and NaN where there are fewer.
 NVLM_INLINE void bestIds(const float* logits, int count, int wanted, double normaliser, int32_t* ids, float* logprobs) {
   int kept = 0;
-  float threshold = kNoLogit;
+  float threshold = -3.402823466e38f;  // ids at -infinity are none of the best
   if (wanted > 0) {
     visitFrom(logits, count, threshold, [&](int id, float logit) {
       if (kept == wanted && !(logit > logprobs[wanted - 1])) return;
