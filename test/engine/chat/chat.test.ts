@@ -10,6 +10,7 @@ import { FakeResponsesServer } from '../../support/fake-responses-server.ts';
 /** The terminal chat in a process of its own, over pipes. */
 class Chat {
   readonly #child: ChildProcess;
+  readonly #closed: Promise<unknown>;
   /** The model's answers. */
   output = '';
   /** What the chat says itself. */
@@ -22,6 +23,7 @@ class Chat {
       cwd: directory,
       env: Object.fromEntries(plain),
     });
+    this.#closed = once(this.#child, 'close');
     this.#child.stdout?.on('data', (data) => {
       this.output += data;
     });
@@ -41,7 +43,8 @@ class Chat {
   /** Resolves once the condition holds; the test's own time limit ends a wait in vain. */
   async until(holds: () => boolean): Promise<void> {
     while (!holds()) {
-      assert.equal(this.#child.exitCode, null, `the chat ended early: ${this.notes}`);
+      const { exitCode, signalCode } = this.#child;
+      assert.equal(exitCode ?? signalCode, null, `the chat ended early: ${this.notes}`);
       await new Promise((wake) => setTimeout(wake, 5));
     }
   }
@@ -56,7 +59,7 @@ class Chat {
   }
 
   async exitCode(): Promise<number | null> {
-    if (this.#child.exitCode === null) await once(this.#child, 'close');
+    await this.#closed;
     return this.#child.exitCode;
   }
 
@@ -107,8 +110,11 @@ test('text is out while the answer is still being made', limit, async () => {
   server.script = () => ({ text: 'early late', holdBefore: 1 });
   chat.say('go');
   await chat.until(() => chat.output === 'early');
-  server.release();
-  await chat.until(() => chat.output === 'early late\n');
+  await chat.until(() => {
+    // The server may reach its hold a moment after its text reached us.
+    server.release();
+    return chat.output === 'early late\n';
+  });
 });
 
 test('a later question sends only itself and the id of the answer before it', limit, async () => {
@@ -143,8 +149,11 @@ test(
     chat.say('one');
     await chat.until(() => chat.output === 'half');
     chat.pressControlC();
-    await chat.until(() => chat.answered === 1);
-    assert.equal(server.sent('response.cancel').length, 1);
+    await chat.until(() => server.sent('response.cancel').length === 1);
+    await chat.until(() => {
+      server.release();
+      return chat.answered === 1;
+    });
     assert.match(chat.notes, /, stopped\]/);
     chat.say('two');
     await chat.until(() => chat.answered === 2);
