@@ -106,7 +106,7 @@ export class FakeResponsesServer {
 
   /** Frames of one type. */
   sent(type: string): Record<string, unknown>[] {
-    return this.frames.filter((frame) => frame['type'] === type);
+    return this.frames.filter((frame) => frame.type === type);
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -134,20 +134,20 @@ export class FakeResponsesServer {
     socket.on('message', (data) => {
       const frame = JSON.parse(String(data)) as Record<string, unknown>;
       this.frames.push(frame);
-      const streamId = frame['stream_id'] as string;
-      if (frame['type'] === 'response.create') {
+      const streamId = frame.stream_id as string;
+      if (frame.type === 'response.create') {
         void this.#create(socket, frame as CreateFrame);
         return;
       }
-      const run = this.#runs.get(frame['response_id'] as string);
+      const run = this.#runs.get(frame.response_id as string);
       if (run === undefined) {
-        const message = `no response ${String(frame['response_id'])} is in memory`;
+        const message = `no response ${String(frame.response_id)} is in memory`;
         this.#refuse(socket, streamId, { code: 'response_not_found', message });
-      } else if (frame['type'] === 'response.cancel') {
+      } else if (frame.type === 'response.cancel') {
         run.isCancelled = true;
         this.release();
-      } else if (frame['type'] === 'response.resume') {
-        const after = frame['starting_after'] as number;
+      } else if (frame.type === 'response.resume') {
+        const after = frame.starting_after as number;
         for (const event of run.events.slice(after + 1)) socket.send(JSON.stringify(event));
         run.readers.add(socket);
       }

@@ -54,7 +54,7 @@ export function buildPage(): PageFiles {
       const file = fileOf(path);
       if (file === null || !existsSync(file)) return null;
       const extension = file.slice(file.lastIndexOf('.') + 1);
-      return { type: TYPES[extension] ?? TYPES['js']!, body: readFileSync(file) };
+      return { type: TYPES[extension] ?? TYPES.js!, body: readFileSync(file) };
     },
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
