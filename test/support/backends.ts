@@ -1,31 +1,29 @@
-/** The backends of this machine, each with the reason when it cannot run here. */
-import { existsSync } from 'node:fs';
+/** The backends of this machine, the cpu one once per instruction-set path, each with the reason when it cannot run here. */
 import type { Backend } from '#kernels/backend.ts';
+import { availableIsas, createCpuBackend } from '#kernels/cpu.ts';
 import { createReferenceBackend } from '#kernels/reference/backend.ts';
 
-export interface AvailableBackend {
-  readonly name: Backend['name'];
-  /** Undefined with the reason in `skip`. */
-  readonly backend: Backend | undefined;
+export interface TestBackend {
+  readonly name: string;
+  /** Throws where `skip` gives a reason. */
+  readonly create: () => Backend;
   readonly skip: string | false;
 }
 
-export async function availableBackends(): Promise<AvailableBackend[]> {
-  return [
-    { name: 'reference', backend: createReferenceBackend(), skip: false },
-    await nativeBackend(),
-  ];
+export function testBackends(): TestBackend[] {
+  return [{ name: 'reference', create: createReferenceBackend, skip: false }, ...cpuBackends()];
 }
 
-async function nativeBackend(): Promise<AvailableBackend> {
-  // Not a literal import: this module must load on a machine that has no built addon.
-  const module = new URL('../../kernels/cpu.ts', import.meta.url);
+/** Fastest path first. */
+export function cpuBackends(): TestBackend[] {
   try {
-    if (!existsSync(module)) throw new Error('kernels/cpu.ts is not there');
-    const { createCpuBackend } = await import(module.href);
-    return { name: 'cpu', backend: await createCpuBackend(), skip: false };
+    return availableIsas().map((isa) => ({
+      name: `cpu (${isa})`,
+      create: () => createCpuBackend({ isa }),
+      skip: false,
+    }));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return { name: 'cpu', backend: undefined, skip: `no cpu backend on this machine: ${reason}` };
+    return [{ name: 'cpu', create: createCpuBackend, skip: `no cpu backend here: ${reason}` }];
   }
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { buildProgram } from '#engine/model/registry.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
-import { availableBackends } from '../../support/backends.ts';
+import { testBackends } from '../../support/backends.ts';
 import { type GoldenCase, PRESETS, type Preset, readGolden } from '../../support/golden.ts';
 import { runGreedy, topIds } from '../../support/greedy.ts';
 
@@ -23,7 +23,7 @@ function largestDifference(a: Float32Array, b: Float32Array): number {
   return a.reduce((most, value, index) => Math.max(most, Math.abs(value - b[index]!)), 0);
 }
 
-for (const { name, backend, skip } of await availableBackends()) {
+for (const { name, create, skip } of testBackends()) {
   for (const preset of PRESETS) {
     test(`${name} computes the golden fp32 logits and greedy ids of preset ${preset}`, {
       skip,
@@ -31,7 +31,7 @@ for (const { name, backend, skip } of await availableBackends()) {
       const { program, textCases } = await loadPreset(preset);
       assert.ok(textCases.length > 0);
       for (const { id, promptIds, logits, safeSteps, greedyIds } of textCases) {
-        const run = await runGreedy(backend!, program, {
+        const run = await runGreedy(create(), program, {
           promptIds,
           steps: safeSteps,
           computeType: 'float32',
@@ -47,7 +47,7 @@ for (const { name, backend, skip } of await availableBackends()) {
     }, async () => {
       const { program, textCases } = await loadPreset(preset);
       for (const golden of textCases) {
-        const run = await runGreedy(backend!, program, {
+        const run = await runGreedy(create(), program, {
           promptIds: golden.promptIds,
           steps: golden.greedyIds.length,
           computeType: 'bfloat16',

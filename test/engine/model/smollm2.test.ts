@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { buildProgram } from '#engine/model/registry.ts';
+import { createTokenizer } from '#engine/tokenizer/create-tokenizer.ts';
+import { openCheckpoint } from '#engine/weights/open.ts';
+import { readWeight } from '#kernels/reference/weights.ts';
+import { cpuBackends } from '../../support/backends.ts';
+import { findDefaultModel } from '../../support/default-model.ts';
+import { FIXTURES } from '../../support/golden.ts';
+import { runGreedy } from '../../support/greedy.ts';
+
+interface GoldenPrompt {
+  readonly id: string;
+  readonly prompt: string;
+  readonly prompt_ids: readonly number[];
+  readonly greedy_ids: readonly number[];
+  readonly margins: readonly number[];
+  readonly logits_first_step_head: readonly number[];
+  readonly logits_first_step_rms: number;
+}
+
+const golden: {
+  readonly parameter_rms: Readonly<Record<string, number>>;
+  readonly parameter_head: Readonly<Record<string, readonly number[]>>;
+  readonly prompts: readonly GoldenPrompt[];
+} = JSON.parse(readFileSync(join(FIXTURES, 'smollm2', 'greedy.json'), 'utf8'));
+
+/** Steps whose best two logits lie closer may come out either way in another order of summation. */
+const SAFE_MARGIN = 2e-3;
+
+async function openDefaultModel(context: TestContext) {
+  const model = await findDefaultModel();
+  if ('path' in model) return openCheckpoint(model.path);
+  context.skip(model.skip);
+  return undefined;
+}
+
+test('the weights of the SmolLM2 GGUF are the golden ones, q and k in half-split order', async (t) => {
+  const checkpoint = await openDefaultModel(t);
+  if (checkpoint === undefined) return;
+  for (const [name, rms] of Object.entries(golden.parameter_rms)) {
+    const values = readWeight(checkpoint.tensors.get(name)!);
+    const squares = values.reduce((sum, value) => sum + value * value, 0);
+    assert.ok(Math.abs(Math.sqrt(squares / values.length) / rms - 1) < 1e-9, `${name}: rms`);
+    for (const [index, expected] of golden.parameter_head[name]!.entries()) {
+      const received = values[index]!;
+      // The fixture holds seven digits.
+      assert.ok(Math.abs(received / expected - 1) < 1e-6, `${name}[${index}]: ${received}`);
+    }
+  }
+});
+
+test('SmolLM2 prompts become the golden ids', async (t) => {
+  const checkpoint = await openDefaultModel(t);
+  if (checkpoint === undefined) return;
+  const tokenizer = createTokenizer(checkpoint.tokenizer);
+  for (const { id, prompt, prompt_ids } of golden.prompts) {
+    assert.deepEqual(tokenizer.encode(prompt), prompt_ids, id);
+  }
+});
+
+// The fastest path: the others are held to the reference by the contract suite and the tiny models.
+const [cpu] = cpuBackends();
+test(`${cpu!.name} decodes SmolLM2 in fp32 to the golden ids up to the first close call`, {
+  skip: cpu!.skip,
+}, async (t) => {
+  const checkpoint = await openDefaultModel(t);
+  if (checkpoint === undefined) return;
+  const { vocabularySize } = createTokenizer(checkpoint.tokenizer);
+  const { program } = buildProgram(checkpoint, { validTokenCount: vocabularySize });
+  for (const prompt of golden.prompts) {
+    const closeCall = prompt.margins.findIndex((margin) => margin < SAFE_MARGIN);
+    const safeSteps = closeCall === -1 ? prompt.margins.length : closeCall;
+    const run = await runGreedy(cpu!.create(), program, {
+      promptIds: prompt.prompt_ids,
+      steps: Math.max(safeSteps, 1),
+      computeType: 'float32',
+    });
+    const first = run.logits[0]!;
+    for (const [id, expected] of prompt.logits_first_step_head.entries()) {
+      const difference = Math.abs(first[id]! - expected);
+      assert.ok(difference <= 1e-3, `${prompt.id}: logit ${id} differs by ${difference}`);
+    }
+    const squares = first.reduce((sum, value) => sum + value * value, 0);
+    const rms = Math.sqrt(squares / first.length);
+    assert.ok(Math.abs(rms - prompt.logits_first_step_rms) < 1e-3, `${prompt.id}: rms ${rms}`);
+    assert.deepEqual(run.ids.slice(0, safeSteps), prompt.greedy_ids.slice(0, safeSteps), prompt.id);
+  }
+});
