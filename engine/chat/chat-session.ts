@@ -169,7 +169,7 @@ export class ChatSession {
     if (answer !== '' && !answer.endsWith('\n')) this.#terminal.write('\n');
     const isCut = end.reason === 'cancelled';
     this.#conversation.record(text, answer, isCut ? undefined : end.responseId);
-    const parts = [`${end.outputTokens} tokens`];
+    const parts = [`${end.outputTokens} token${end.outputTokens === 1 ? '' : 's'}`];
     const streamedFor = firstAt === undefined ? 0 : (this.#now() - firstAt) / 1000;
     if (end.outputTokens > 1 && streamedFor > 0) {
       parts.push(`${((end.outputTokens - 1) / streamedFor).toFixed(1)} tokens/s`);

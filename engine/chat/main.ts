@@ -94,6 +94,11 @@ async function chat(client: ResponsesClient): Promise<void> {
   };
   onEnd = leave;
   onInterrupt = () => {
+    if (isTerminal && !session.isAnswering) {
+      // What was typed is dropped, and the note starts a line of its own.
+      reader.write(null, { ctrl: true, name: 'u' });
+      process.stdout.write('\n');
+    }
     if (session.interrupt() === 'leave') leave();
     else prompt();
   };

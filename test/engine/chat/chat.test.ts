@@ -16,10 +16,10 @@ class Chat {
   /** What the chat says itself. */
   notes = '';
 
-  constructor(url: string, directory: string, ...flags: readonly string[]) {
+  constructor(directory: string, ...flags: readonly string[]) {
     const main = resolve('engine/chat/main.ts');
     const plain = Object.entries(process.env).filter(([name]) => !name.startsWith('NVLM_'));
-    this.#child = spawn(process.execPath, [main, '--url', url, ...flags], {
+    this.#child = spawn(process.execPath, [main, ...flags], {
       cwd: directory,
       env: Object.fromEntries(plain),
     });
@@ -51,7 +51,7 @@ class Chat {
 
   /** The number of answers that are out. */
   get answered(): number {
-    return this.notes.match(/^\[\d+ tokens/gm)?.length ?? 0;
+    return this.notes.match(/^\[\d+ tokens?,/gm)?.length ?? 0;
   }
 
   endInput(): void {
@@ -82,7 +82,7 @@ beforeEach(() => {
   server.frames.length = 0;
   server.script = ({ input }) => ({ text: `You said: ${input.at(-1)?.content}.` });
   directory = mkdtempSync(join(tmpdir(), 'nvlm-chat-'));
-  chat = new Chat(url, directory);
+  chat = new Chat(directory, '--url', url);
 });
 afterEach(() => {
   chat.kill();
@@ -220,7 +220,7 @@ test('/help lists the commands, an unknown one is named, and /quit leaves', limi
 
 test('sampling flags are sent as they were given', limit, async () => {
   chat.kill();
-  chat = new Chat(url, directory, '--temperature', '0', '--max-tokens=9', '--seed', '7');
+  chat = new Chat(directory, '--url', url, '--temperature', '0', '--max-tokens=9', '--seed', '7');
   chat.say('one');
   await chat.until(() => chat.answered === 1);
   const { temperature, max_output_tokens: maximum, seed } = created()[0] ?? {};
@@ -259,10 +259,21 @@ test('a lost connection is told, and the next question connects again', limit, a
 
 test('where no engine listens the chat says so and what to do', limit, async () => {
   chat.kill();
-  chat = new Chat('http://127.0.0.1:9', directory);
+  chat = new Chat(directory, '--url', 'http://127.0.0.1:9');
   assert.equal(await chat.exitCode(), 1);
   assert.match(
     chat.notes,
     /cannot talk to ws:\/\/127\.0\.0\.1:9\/v1\/responses: .*ECONNREFUSED.*npm run serve/,
   );
 });
+
+test(
+  'an engine of its own that cannot start ends the chat, with the reason on standard error',
+  limit,
+  async () => {
+    chat.kill();
+    chat = new Chat(directory, '--model', join(directory, 'no-such-model.gguf'));
+    assert.equal(await chat.exitCode(), 1);
+    assert.match(chat.notes, /the engine ended \(code 1\)/);
+  },
+);
