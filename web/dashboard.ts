@@ -40,11 +40,24 @@ const CHARTS: readonly { readonly chart: () => Chart; readonly curves: readonly 
   {
     chart: () =>
       new Chart({
+        title: 'Key/value cache in use',
+        caption: 'Share of the cache blocks that running requests hold. Near 100 % requests wait.',
+        curves: [{ label: 'of all blocks', tone: 'first' }],
+        format: percent,
+        leastMax: 1,
+        fixedMax: 1,
+      }),
+    curves: ['cacheUse'],
+  },
+  {
+    chart: () =>
+      new Chart({
         title: 'Time to first token',
-        caption: 'From request to first token, over the last 30 seconds.',
+        caption:
+          'From request to first token, last 30 seconds. Half were faster than p50, 99 of 100 than p99.',
         curves: [
-          { label: 'half of requests (p50)', tone: 'first' },
-          { label: '99 of 100 (p99)', tone: 'second' },
+          { label: 'p50', tone: 'first' },
+          { label: 'p99', tone: 'second' },
         ],
         format: duration,
         leastMax: 0.05,
@@ -55,27 +68,16 @@ const CHARTS: readonly { readonly chart: () => Chart; readonly curves: readonly 
     chart: () =>
       new Chart({
         title: 'Time between tokens',
-        caption: 'Pause between two tokens of one answer, over the last 30 seconds.',
+        caption:
+          'Pause between two tokens of an answer, last 30 seconds. Half were shorter than p50, 99 of 100 than p99.',
         curves: [
-          { label: 'half of tokens (p50)', tone: 'first' },
-          { label: '99 of 100 (p99)', tone: 'second' },
+          { label: 'p50', tone: 'first' },
+          { label: 'p99', tone: 'second' },
         ],
         format: duration,
         leastMax: 0.02,
       }),
     curves: ['interTokenP50', 'interTokenP99'],
-  },
-  {
-    chart: () =>
-      new Chart({
-        title: 'Key/value cache in use',
-        caption: 'Share of the cache blocks that running requests hold. Near 100 % requests wait.',
-        curves: [{ label: 'of all blocks', tone: 'first' }],
-        format: percent,
-        leastMax: 1,
-        fixedMax: 1,
-      }),
-    curves: ['cacheUse'],
   },
   {
     chart: () =>

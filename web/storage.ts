@@ -4,7 +4,10 @@ import { type Conversation, emptyConversation } from './conversation.ts';
 import { restoreSettings, type Settings } from './settings.ts';
 
 /** The part of localStorage that is used. */
-export type KeyValueStore = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>;
+export interface KeyValueStore {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+}
 
 const CONVERSATION_KEY = 'nvlm.conversation';
 const SETTINGS_KEY = 'nvlm.settings';

@@ -68,8 +68,7 @@ const metadata: Field<Readonly<Record<string, string>>> = (value, path) => {
 /** Clients send an empty or all-null object when nothing was chosen. */
 const reasoning: Field<undefined> = (value, path) => {
   const asksForNothing =
-    isObject(value) &&
-    Object.values(value).every((choice) => choice === null || choice === 'none');
+    isObject(value) && Object.values(value).every((choice) => choice === null || choice === 'none');
   if (!asksForNothing) throw unsupportedError(path, 'the served model has no reasoning effort');
   return undefined;
 };

@@ -29,7 +29,9 @@ function sentKey(request: IncomingMessage): string | undefined {
   const bearer = /^Bearer\s+(\S+)\s*$/i.exec(request.headers.authorization ?? '')?.[1];
   if (bearer !== undefined) return bearer;
   const protocols = request.headers['sec-websocket-protocol']?.split(',') ?? [];
-  const offered = protocols.map((name) => name.trim()).find((name) => name.startsWith(KEY_SUBPROTOCOL));
+  const offered = protocols
+    .map((name) => name.trim())
+    .find((name) => name.startsWith(KEY_SUBPROTOCOL));
   return offered?.slice(KEY_SUBPROTOCOL.length);
 }
 

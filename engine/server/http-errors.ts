@@ -33,9 +33,13 @@ export function asNvlmError(thrown: unknown): NvlmError {
 }
 
 const internalError = (cause: unknown): NvlmError =>
-  new NvlmError('internal_error', 'the server failed; the log line of this request id has the cause', {
-    cause,
-  });
+  new NvlmError(
+    'internal_error',
+    'the server failed; the log line of this request id has the cause',
+    {
+      cause,
+    },
+  );
 
 /** The framework refuses bodies on its own; its codes are mapped to ours. */
 function fromFramework(thrown: unknown): NvlmError | undefined {

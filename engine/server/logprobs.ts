@@ -45,7 +45,10 @@ export interface CompletionLogprobs {
 
 /** The parallel lists of /v1/completions; `offset` is where the first token's text starts in the choice's text. */
 export function completionLogprobs(
-  tokens: readonly { readonly tokenId: number; readonly logprobs: TokenLogprobs | null | undefined }[],
+  tokens: readonly {
+    readonly tokenId: number;
+    readonly logprobs: TokenLogprobs | null | undefined;
+  }[],
   name: TokenName,
   offset: number,
 ): CompletionLogprobs {

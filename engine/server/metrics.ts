@@ -1,6 +1,7 @@
 /** /metrics: vLLM's names, labels and buckets, so that its dashboards work here; ours beside them under nvlm_. */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
 import type { Logger } from 'pino';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { NvlmError } from '#engine/protocol/errors.ts';
 import type {
   GenerationEngine,
@@ -91,11 +92,7 @@ export class ServerMetrics {
         'Mean time per token after the first, per request.',
         TOKEN_GAP_SECONDS,
       ),
-      whole: histogram(
-        'vllm:e2e_request_latency_seconds',
-        'Submission to end.',
-        REQUEST_SECONDS,
-      ),
+      whole: histogram('vllm:e2e_request_latency_seconds', 'Submission to end.', REQUEST_SECONDS),
       queue: histogram('vllm:request_queue_time_seconds', 'Time in the queue.', REQUEST_SECONDS),
       inference: histogram(
         'vllm:request_inference_time_seconds',
@@ -211,7 +208,10 @@ export class ServerMetrics {
     observe(h.queue, timings.queuedMs / 1000);
     observe(h.prefill, seconds(prefillMs));
     observe(h.decode, seconds(decodeMs));
-    observe(h.inference, prefillMs === undefined ? undefined : (prefillMs + (decodeMs ?? 0)) / 1000);
+    observe(
+      h.inference,
+      prefillMs === undefined ? undefined : (prefillMs + (decodeMs ?? 0)) / 1000,
+    );
     observe(h.promptTokens, usage.promptTokens);
     observe(h.generatedTokens, usage.generatedTokens);
     observe(h.maxTokens, request.maxTokens);
@@ -222,7 +222,8 @@ export class ServerMetrics {
     const now = performance.now();
     if (this.#lastFinishedAt > 0) {
       const gap = Math.min(now - this.#lastFinishedAt, wholeMs);
-      this.#finishGapMs = this.#finishGapMs === undefined ? gap : 0.8 * this.#finishGapMs + 0.2 * gap;
+      this.#finishGapMs =
+        this.#finishGapMs === undefined ? gap : 0.8 * this.#finishGapMs + 0.2 * gap;
     }
     this.#lastFinishedAt = now;
   }

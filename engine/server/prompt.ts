@@ -1,7 +1,8 @@
 /** Texts and messages to prompt ids, within the model's length. */
+
+import { NvlmError } from '#engine/protocol/errors.ts';
 import { invalid } from '#engine/protocol/fields.ts';
 import type { TextMessage } from '#engine/protocol/messages.ts';
-import { NvlmError } from '#engine/protocol/errors.ts';
 import type { ServerContext } from './context.ts';
 
 /** Throws 'model_not_found' unless the name is absent or the served model's. */
@@ -55,7 +56,8 @@ export function truncate(
   limit: number | undefined,
 ): readonly number[] {
   if (limit === undefined) return ids;
-  if (limit === 0) throw invalid('truncate_prompt_tokens', 'a whole number of at least 1, or -1', 0);
+  if (limit === 0)
+    throw invalid('truncate_prompt_tokens', 'a whole number of at least 1, or -1', 0);
   const kept = limit === -1 ? context.engine.maxModelLength - 1 : limit;
   return ids.length > kept ? ids.slice(ids.length - kept) : ids;
 }

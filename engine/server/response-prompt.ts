@@ -36,10 +36,13 @@ export function responsePrompt(
 ): ResponsePrompt {
   const inputMessages = request.input ?? [];
   const messages = [...(previous?.messages ?? []), ...inputMessages];
-  if (messages.length === 0) throw invalid('input', 'a text or at least one message', request.input);
+  if (messages.length === 0)
+    throw invalid('input', 'a text or at least one message', request.input);
   const instructions = request.instructions;
   const spoken =
-    instructions === undefined ? messages : [{ role: 'system', content: instructions }, ...messages];
+    instructions === undefined
+      ? messages
+      : [{ role: 'system', content: instructions }, ...messages];
   const text = renderMessages(context, spoken, {
     addGenerationPrompt: generate,
     continueFinalMessage: false,

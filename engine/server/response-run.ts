@@ -283,8 +283,7 @@ export class ResponseRun {
       return;
     }
     const isWhole = end.reason === 'stop' || !this.#generate;
-    this.#status =
-      end.reason === 'abort' ? 'cancelled' : isWhole ? 'completed' : 'incomplete';
+    this.#status = end.reason === 'abort' ? 'cancelled' : isWhole ? 'completed' : 'incomplete';
     this.#completedAt = nowSeconds();
     if (this.#generate) {
       this.#emit('response.output_text.done', {
@@ -296,7 +295,9 @@ export class ResponseRun {
       this.#emit('response.output_item.done', { output_index: 0, item: this.#item() });
     }
     // The clients know three terminal events and none for "cancelled": the status tells it apart.
-    this.#lifecycle(isWhole && end.reason !== 'abort' ? 'response.completed' : 'response.incomplete');
+    this.#lifecycle(
+      isWhole && end.reason !== 'abort' ? 'response.completed' : 'response.incomplete',
+    );
   }
 
   #fail(error: NvlmError): void {

@@ -2,7 +2,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { NvlmError } from '#engine/protocol/errors.ts';
 import { integer, invalid } from '#engine/protocol/fields.ts';
-import { parseResponsesRequest, type ResponsesRequest } from '#engine/protocol/responses-request.ts';
+import {
+  parseResponsesRequest,
+  type ResponsesRequest,
+} from '#engine/protocol/responses-request.ts';
 import type { RequestIdentity, ServerContext } from './context.ts';
 import { feedEvents } from './event-feed.ts';
 import { asNvlmError, errorEvent } from './http-errors.ts';
@@ -31,7 +34,11 @@ export function createResponse(
   }
   checkModel(context, request.model);
   if (request.background === true && request.store === false) {
-    throw invalid('store', 'true for a background response, which is only reached by its id', false);
+    throw invalid(
+      'store',
+      'true for a background response, which is only reached by its id',
+      false,
+    );
   }
   const previous = previousConversation(context, request, settings);
   const prompt = responsePrompt(context, request, previous, settings.generate);
@@ -148,7 +155,8 @@ export const ownHeaders = (reply: FastifyReply): Record<string, string> =>
   );
 
 function inputItems(run: ResponseRun, query: Readonly<Record<string, string | undefined>>) {
-  const limit = query['limit'] === undefined ? 20 : integer(1, 100)(Number(query['limit']), 'limit');
+  const limit =
+    query['limit'] === undefined ? 20 : integer(1, 100)(Number(query['limit']), 'limit');
   const items = run.prompt.inputMessages.map((message, index) => ({
     id: `${run.id.replace('resp_', 'msg_')}_${index}`,
     type: 'message',

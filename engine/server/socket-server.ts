@@ -1,8 +1,8 @@
 /** Takes upgrades of GET /v1/responses: checks key, origin and number, then hands each socket to its session. */
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server } from 'node:http';
-import type { Duplex } from 'node:stream';
 import { STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
 import { NvlmError } from '#engine/protocol/errors.ts';
 import { isOriginAllowed, KEY_SUBPROTOCOL } from './auth.ts';
@@ -51,16 +51,23 @@ export function attachSockets(
       throw new NvlmError('route_not_found', 'the WebSocket is at /v1/responses');
     }
     if (!isOriginAllowed(request, options.corsOrigins)) {
-      throw new NvlmError('origin_not_allowed', `pages of ${request.headers.origin} may not connect`);
+      throw new NvlmError(
+        'origin_not_allowed',
+        `pages of ${request.headers.origin} may not connect`,
+      );
     }
     checkKey(request);
     if (context.isClosing()) {
       throw new NvlmError('shutting_down', 'the server is stopping', { retryAfterSeconds: 1 });
     }
     if (sessions.size >= options.maxSockets) {
-      throw new NvlmError('too_many_sockets', `${sessions.size} sockets are open, the most allowed`, {
-        retryAfterSeconds: 5,
-      });
+      throw new NvlmError(
+        'too_many_sockets',
+        `${sessions.size} sockets are open, the most allowed`,
+        {
+          retryAfterSeconds: 5,
+        },
+      );
     }
   };
 

@@ -1,7 +1,14 @@
 /** One WebSocket: frames in, lanes of responses out. A lane is first come, first served; lanes run side by side. */
 import type { WebSocket } from 'ws';
 import { NvlmError } from '#engine/protocol/errors.ts';
-import { boolean, integer, invalid, isObject, parseFields, string } from '#engine/protocol/fields.ts';
+import {
+  boolean,
+  integer,
+  invalid,
+  isObject,
+  parseFields,
+  string,
+} from '#engine/protocol/fields.ts';
 import { parseResponsesRequest } from '#engine/protocol/responses-request.ts';
 import type { ServerContext } from './context.ts';
 import { type EventSink, feedEvents } from './event-feed.ts';
@@ -197,7 +204,10 @@ export class SocketSession {
         ? this.#lanes.get(streamId ?? '')?.run
         : (this.#ownResponses.get(id) ?? this.#context.store.get(id));
     if (run === undefined) {
-      throw missingResponse(id ?? `running on lane ${streamId ?? 'without stream_id'}`, 'response_id');
+      throw missingResponse(
+        id ?? `running on lane ${streamId ?? 'without stream_id'}`,
+        'response_id',
+      );
     }
     run.cancel();
   }
@@ -300,7 +310,10 @@ export class SocketSession {
     this.#drain ??= Promise.withResolvers<void>();
     const { promise } = this.#drain;
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(slowReaderError(slowReaderTimeoutMs)), slowReaderTimeoutMs);
+    const timer = setTimeout(
+      () => late.reject(slowReaderError(slowReaderTimeoutMs)),
+      slowReaderTimeoutMs,
+    );
     try {
       await Promise.race([promise, late.promise]);
     } finally {

@@ -58,7 +58,10 @@ export class SseWriter implements EventSink {
     if (this.isClosed || response.writableLength === 0) return;
     const { slowReaderTimeoutMs } = this.#limits;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = setTimeout(() => reject(slowReaderError(slowReaderTimeoutMs)), slowReaderTimeoutMs);
+    const timer = setTimeout(
+      () => reject(slowReaderError(slowReaderTimeoutMs)),
+      slowReaderTimeoutMs,
+    );
     response.once('drain', resolve);
     response.once('close', resolve);
     try {

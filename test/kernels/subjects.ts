@@ -4,6 +4,9 @@ import { availableIsas, createCpuBackend } from '#kernels/cpu.ts';
 import type { ComputeType } from '#kernels/program.ts';
 import { createReferenceBackend } from '#kernels/reference/backend.ts';
 
+/** Another addon than kernels/build/nvlm.node: scripts/sanitize.sh names one built with sanitizers. */
+const addonPath = process.env.NVLM_TEST_ADDON;
+
 /** Every path of the addon, fastest first. */
 const ALL_ISAS = ['amx', 'avx512', 'avx2', 'portable', 'amx-emulated'];
 
@@ -21,13 +24,13 @@ export interface Subject {
 export function cpuSubjects(): Subject[] {
   let available: readonly string[];
   try {
-    available = availableIsas();
+    available = availableIsas(addonPath);
   } catch (error) {
     return [unavailable('cpu', `the native addon does not load: ${(error as Error).message}`)];
   }
   return ALL_ISAS.map((isa) =>
     available.includes(isa)
-      ? { name: `cpu ${isa}`, skip: false, create: () => createCpuBackend({ isa }) }
+      ? { name: `cpu ${isa}`, skip: false, create: () => createCpuBackend({ addonPath, isa }) }
       : unavailable(`cpu ${isa}`, `this machine cannot run ${isa}`),
   );
 }

@@ -33,9 +33,46 @@ struct KeyBlock {
   int groups;
 };
 
-// scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys.
+// Walks the key blocks of a sequence.
+class KeyBlocks {
+ public:
+  KeyBlocks(const Tile& tile, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable, int keyBegin)
+      : cache_(cache), layout_(layout), blockTable_(blockTable), keys_(tile.keys), begin_(keyBegin),
+        tableIndex_(keyBegin / cache.blockSize), offset_(keyBegin % cache.blockSize),
+        keyBase_(tile.kvHead * layout.keyHead), valueBase_(layout.valuesBegin + tile.kvHead * layout.valueHead) {}
+
+  // Has no groups behind the tile's last key.
+  KeyBlock next() {
+    KeyBlock block{};
+    block.begin = begin_;
+    for (; block.groups < kGroupsPerBlock && begin_ < keys_; ++block.groups, begin_ += kKeyGroup) {
+      const uint8_t* base = cache_.base + blockTable_[tableIndex_] * cache_.blockStride;
+      const int group = offset_ / kKeyGroup;
+      block.keys[block.groups] = base + keyBase_ + group * layout_.keyGroup;
+      block.values[block.groups] = base + valueBase_ + group * layout_.valueGroup;
+      offset_ += kKeyGroup;
+      if (offset_ == cache_.blockSize) {
+        offset_ = 0;
+        ++tableIndex_;
+      }
+    }
+    return block;
+  }
+
+ private:
+  const CacheLayer& cache_;
+  const BlockLayout& layout_;
+  const int32_t* const blockTable_;
+  const int keys_;
+  int begin_, tableIndex_, offset_;
+  const int64_t keyBase_, valueBase_;
+};
+
+// scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys. Fetches ahead the
+// lines of `nextKeys` as it goes, where not null.
 template <bool kBf16, int kRows, int kColumns>
-void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* const* keys, int steps, float* scores) {
+void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* const* keys,
+                    const uint8_t* const* nextKeys, int steps, float* scores) {
   F32x16 acc[kRows][kColumns];
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kColumns; ++c) acc[r][c] = zero();
@@ -43,6 +80,9 @@ void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* 
   for (int s = 0; s < steps; ++s) {
     I32x16 key[kColumns];
     for (int c = 0; c < kColumns; ++c) key[c] = loadInt(keys[c] + s * 64);
+    if (nextKeys) {
+      for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextKeys[c] + s * 64, 0, 2);
+    }
     for (int r = 0; r < kRows; ++r) {
       const I32x16 query = broadcastBytes(queries + r * queryStride + s * 4);
       for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], query, key[c]);
@@ -53,9 +93,10 @@ void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* 
   }
 }
 
-// out (rows, P) = out * decay + probabilities (rows, keys) * values (keys, P), for kRows rows and 16 kColumns columns.
+// out (rows, P) = out * decay + probabilities (rows, keys) * values (keys, P), for kRows rows and 16 kColumns columns. Fetches
+// ahead as scoreRegisters does.
 template <bool kBf16, int kRows, int kColumns>
-void valueRegisters(const float* probabilities, const KeyBlock& block, int64_t column, int64_t valueStep,
+void valueRegisters(const float* probabilities, const KeyBlock& block, const KeyBlock* next, int64_t column, int64_t valueStep,
                     const float* decay, float* out, int64_t outStride) {
   constexpr int kSteps = kBf16 ? kKeyGroup / 2 : kKeyGroup;
   F32x16 acc[kRows][kColumns];
@@ -65,10 +106,14 @@ void valueRegisters(const float* probabilities, const KeyBlock& block, int64_t c
   }
   for (int g = 0; g < block.groups; ++g) {
     const uint8_t* values = block.values[g] + column * 4;
+    const uint8_t* nextValues = next && g < next->groups ? next->values[g] + column * 4 : nullptr;
     const float* weights = probabilities + g * kSteps;
     for (int s = 0; s < kSteps; ++s) {
       I32x16 value[kColumns];
       for (int c = 0; c < kColumns; ++c) value[c] = loadInt(values + s * valueStep + c * 64);
+      if (nextValues) {
+        for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextValues + s * valueStep + c * 64, 0, 2);
+      }
       for (int r = 0; r < kRows; ++r) {
         const I32x16 weight = broadcastBytes(weights + r * kKeyBlock + s);
         for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], weight, value[c]);
@@ -168,41 +213,30 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
   std::memset(scratch.sums, 0, tile.rows * kLanes * sizeof(float));
   std::memset(result.out, 0, static_cast<int64_t>(tile.rows) * padded * sizeof(float));
 
-  int tableIndex = keyBegin / cache.blockSize, offset = keyBegin % cache.blockSize;
+  KeyBlocks blocks(tile, cache, layout, blockTable, keyBegin);
+  KeyBlock next = blocks.next();
   for (int begin = keyBegin; begin < keyEnd; begin += kKeyBlock) {
-    KeyBlock block;
-    block.begin = begin;
-    const int end = begin + kKeyBlock < keyEnd ? begin + kKeyBlock : keyEnd;
-    block.groups = (end - begin + kKeyGroup - 1) / kKeyGroup;
-    for (int g = 0; g < block.groups; ++g) {
-      const uint8_t* base = cache.base + blockTable[tableIndex] * cache.blockStride;
-      const int groupInBlock = offset / kKeyGroup;
-      block.keys[g] = base + tile.kvHead * layout.keyHead + groupInBlock * layout.keyGroup;
-      block.values[g] =
-          base + layout.valuesBegin + tile.kvHead * layout.valueHead + groupInBlock * layout.valueGroup;
-      const int written = tile.keyCount - (begin + g * kKeyGroup);
-      if (written < kKeyGroup) {
-        copyTail(block.values[g], written, layout, scratch.tail);
-        block.values[g] = scratch.tail;
-      }
-      offset += kKeyGroup;
-      if (offset == cache.blockSize) {
-        offset = 0;
-        ++tableIndex;
-      }
+    KeyBlock block = next;
+    next = blocks.next();
+    const int lastGroup = block.groups - 1;
+    const int written = tile.keyCount - (begin + lastGroup * kKeyGroup);
+    if (written < kKeyGroup) {
+      copyTail(block.values[lastGroup], written, layout, scratch.tail);
+      block.values[lastGroup] = scratch.tail;
     }
 
     // The first row that sees a key of this block; the rows before it end earlier.
     const int firstQuery = begin - (tile.keyCount - tile.queryCount);
     const int firstRow = firstQuery * group > tile.rowBegin ? firstQuery * group - tile.rowBegin : 0;
     cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
-      scoreRegisters<kBf16, kRows, kColumns>(scratch.queries + row * queryStride, queryStride, block.keys + column,
-                                             layout.keySteps, scratch.scores + row * kKeyBlock + column * kLanes);
+      scoreRegisters<kBf16, kRows, kColumns>(
+          scratch.queries + row * queryStride, queryStride, block.keys + column,
+          row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps, scratch.scores + row * kKeyBlock + column * kLanes);
     });
     softmaxBlock<kBf16>(firstRow, tile.rows, block, scratch, result.peak);
     cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {
-      valueRegisters<kBf16, kRows, kColumns>(scratch.scores + row * kKeyBlock, block, column * kLanes,
-                                             layout.valueStep, scratch.decay + row,
+      valueRegisters<kBf16, kRows, kColumns>(scratch.scores + row * kKeyBlock, block, row == firstRow ? &next : nullptr,
+                                             column * kLanes, layout.valueStep, scratch.decay + row,
                                              result.out + row * padded + column * kLanes, padded);
     });
   }
