@@ -59,9 +59,9 @@ export function parseChatMessages(value: unknown, path: string): readonly TextMe
         throw unsupportedError(`${at}.${field}`, 'the served model writes text only');
       }
     }
-    const role = roleOf(message['role'], `${at}.role`);
-    const name = message['name'];
-    const content = textOfContent(message['content'], `${at}.content`);
+    const role = roleOf(message.role, `${at}.role`);
+    const name = message.name;
+    const content = textOfContent(message.content, `${at}.content`);
     return typeof name === 'string' ? { role, content, name } : { role, content };
   });
 }

@@ -35,13 +35,13 @@ const input: Field<readonly TextMessage[]> = (value, path) => {
 
 function inputMessage(item: unknown, path: string): TextMessage {
   if (!isObject(item)) throw invalid(path, 'a message', item);
-  const type = item['type'] ?? 'message';
+  const type = item.type ?? 'message';
   if (type !== 'message') {
     throw unsupportedError(`${path}.type`, `items of type ${String(type).slice(0, 60)}`);
   }
   return {
-    role: roleOf(item['role'], `${path}.role`),
-    content: textOfContent(item['content'], `${path}.content`),
+    role: roleOf(item.role, `${path}.role`),
+    content: textOfContent(item.content, `${path}.content`),
   };
 }
 

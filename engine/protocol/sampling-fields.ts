@@ -114,7 +114,7 @@ export const streamOptions = {
 
 /** Only plain text output is done. */
 export const responseFormat: Field<undefined> = (value, path) => {
-  const type = isObject(value) ? value['type'] : value;
+  const type = isObject(value) ? value.type : value;
   if (type === 'text') return undefined;
   if (type === 'json_object' || type === 'json_schema') {
     return unsupported('only {"type": "text"} output is done')(value, path);

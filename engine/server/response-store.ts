@@ -40,7 +40,7 @@ export class ResponseStore {
     const entry: Entry = { run, storedAt: this.#now(), byteSize: 0 };
     this.#entries.set(run.id, entry);
     this.#evict();
-    run.done.then(() => {
+    void run.done.then(() => {
       if (this.#entries.get(run.id) !== entry) return;
       entry.byteSize = run.byteSize;
       this.#byteSize += entry.byteSize;

@@ -85,7 +85,7 @@ export function registerResponses(app: FastifyInstance, context: ServerContext):
     const cancelOnClose = () => run.cancel();
     if (!run.background) {
       reply.raw.once('close', cancelOnClose);
-      run.done.then(() => reply.raw.off('close', cancelOnClose));
+      void run.done.then(() => reply.raw.off('close', cancelOnClose));
     }
     if (isStream) return streamRun(context, reply, run, 0, !run.background);
     if (!run.background) await run.done;
@@ -103,8 +103,8 @@ export function registerResponses(app: FastifyInstance, context: ServerContext):
   app.get('/v1/responses/:id', async (request, reply) => {
     const run = find(request);
     const query = request.query as Readonly<Record<string, string | undefined>>;
-    if (query['stream'] !== 'true') return run.snapshot();
-    const after = query['starting_after'];
+    if (query.stream !== 'true') return run.snapshot();
+    const after = query.starting_after;
     const first = after === undefined ? 0 : integer(0)(Number(after), 'starting_after') + 1;
     return streamRun(context, reply, run, first, false);
   });
@@ -155,8 +155,7 @@ export const ownHeaders = (reply: FastifyReply): Record<string, string> =>
   );
 
 function inputItems(run: ResponseRun, query: Readonly<Record<string, string | undefined>>) {
-  const limit =
-    query['limit'] === undefined ? 20 : integer(1, 100)(Number(query['limit']), 'limit');
+  const limit = query.limit === undefined ? 20 : integer(1, 100)(Number(query.limit), 'limit');
   const items = run.prompt.inputMessages.map((message, index) => ({
     id: `${run.id.replace('resp_', 'msg_')}_${index}`,
     type: 'message',
@@ -166,8 +165,8 @@ function inputItems(run: ResponseRun, query: Readonly<Record<string, string | un
       { type: message.role === 'assistant' ? 'output_text' : 'input_text', text: message.content },
     ],
   }));
-  if (query['order'] !== 'asc') items.reverse();
-  const after = query['after'];
+  if (query.order !== 'asc') items.reverse();
+  const after = query.after;
   const start = after === undefined ? 0 : items.findIndex((item) => item.id === after) + 1;
   const data = items.slice(start, start + limit);
   return {

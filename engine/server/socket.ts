@@ -131,8 +131,8 @@ export class SocketSession {
       }
       const frame = parseJsonBytes(data);
       if (!isObject(frame)) throw invalid('frame', 'a JSON object', frame);
-      if (frame['stream_id'] !== undefined && frame['stream_id'] !== null) {
-        streamId = string(128)(frame['stream_id'], 'stream_id');
+      if (frame.stream_id !== undefined && frame.stream_id !== null) {
+        streamId = string(128)(frame.stream_id, 'stream_id');
       }
       this.#dispatch(frame, streamId);
       this.#badFrames = 0;
@@ -147,17 +147,20 @@ export class SocketSession {
   }
 
   #dispatch(frame: Record<string, unknown>, streamId: string | undefined): void {
-    switch (frame['type']) {
+    switch (frame.type) {
       case 'response.create':
-        return this.#create(frame, streamId);
+        this.#create(frame, streamId);
+        return;
       case 'response.cancel':
-        return this.#cancel(frame, streamId);
+        this.#cancel(frame, streamId);
+        return;
       case 'response.resume':
-        return this.#resume(frame, streamId);
+        this.#resume(frame, streamId);
+        return;
       default:
         throw new NvlmError(
           'invalid_frame',
-          `expected type response.create, response.cancel or response.resume, got ${JSON.stringify(frame['type'])?.slice(0, 80)}`,
+          `expected type response.create, response.cancel or response.resume, got ${JSON.stringify(frame.type)?.slice(0, 80)}`,
           { param: 'type' },
         );
     }
