@@ -11,7 +11,7 @@ export interface Advice {
 }
 
 /** Codes of engine/protocol/errors.ts that a reader can meet, and `connection_failed`, which is the page's own. */
-const ADVICE: Readonly<Record<string, Advice>> = {
+export const ADVICE: Readonly<Record<string, Advice>> = {
   invalid_api_key: {
     title: 'The server wants an API key',
     todo: 'Open the settings and enter the key you were given.',

@@ -37,7 +37,7 @@ export class MarkdownRenderer {
       },
     });
     purify.addHook('afterSanitizeAttributes', (node) => {
-      if (node.tagName !== 'A') return;
+      if (node.tagName !== 'A' || !node.hasAttribute('href')) return;
       node.setAttribute('target', '_blank');
       node.setAttribute('rel', 'noopener noreferrer nofollow');
     });
