@@ -11,11 +11,19 @@ export interface BannerContent {
 export class Banner {
   readonly #region = byId('banner', HTMLElement);
   #shown: string | null = null;
+  #title = '';
 
   /** `subject` names what it is about, so that only that subject takes it away again. */
   show(subject: string, content: BannerContent): void {
-    this.#shown = subject;
     const { title, text, action } = content;
+    const body = this.#region.querySelector('p');
+    // Built anew it would take the focus from its button.
+    if (this.#shown === subject && body !== null && this.#title === title) {
+      body.textContent = text;
+      return;
+    }
+    this.#shown = subject;
+    this.#title = title;
     const act =
       action === undefined
         ? null

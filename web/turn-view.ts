@@ -157,7 +157,8 @@ export class AnswerView implements TurnView {
     if (turn.status === 'waiting') this.#progress.replaceChildren(...progressLine(turn));
     if (this.#drawnError !== turn.error) this.#drawError();
     this.#copy.hidden = turn.text === '' || isBusy;
-    this.#regenerate.hidden = isBusy;
+    const hasRetryButton = turn.error !== null && adviceFor(turn.error).action === 'retry';
+    this.#regenerate.hidden = isBusy || hasRetryButton;
     this.#figures.textContent = figuresLine(turn);
   }
 

@@ -203,6 +203,17 @@ test('a server that accepts and drops at once is asked ever more slowly', () => 
   assert.equal(new Set(delays).size, delays.length);
 });
 
+test('a reader who does not want to wait for the next attempt gets it at once, and only once', () => {
+  const { connection, newest, timers, sockets } = harness();
+  connection.create(create('a'));
+  newest().drop();
+  connection.retryNow();
+  connection.retryNow();
+  assert.equal(sockets.length, 2);
+  timers.advance(20_000);
+  assert.equal(sockets.length, 2);
+});
+
 test('a socket that falls silent under a running response is replaced', () => {
   const { connection, newest, timers, sockets } = harness();
   connection.create(create('a'));

@@ -96,9 +96,9 @@ describe('the chat page in a browser', { skip: noBrowser, timeout: 60_000 }, () 
     server.dropSockets();
     const alert = page.getByRole('alert').filter({ hasText: 'The connection is lost' });
     await alert.waitFor();
+    await alert.getByRole('button', { name: 'Try now' }).waitFor();
     server.acceptsSockets = true;
     server.release();
-    await alert.getByRole('button', { name: 'Try now' }).click();
     await finished(page);
     assert.equal(await plain(page), LONG);
     await alert.waitFor({ state: 'detached' });
