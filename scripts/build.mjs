@@ -60,11 +60,12 @@ async function installPackages() {
   const stamp = join(root, 'node_modules/.nvlm-installed');
   const wanted = digest(['package-lock.json'], process.arch, process.platform);
   if (readStamp(stamp) === wanted && existsSync(node)) return;
-  await step('Install packages (npm ci)', async () => {
-    await run('npm', ['ci', '--no-audit', '--no-fund'], { cwd: root });
+  await step('Install packages (npm install)', async () => {
+    // Not `npm ci`: it refuses a lockfile without the binaries of platforms that a registry does not carry.
+    await run('npm', ['install', '--no-save', '--no-audit', '--no-fund'], { cwd: root });
     if (!existsSync(node)) {
       throw new Error(
-        'npm ci left no node_modules/node/bin/node: its install script did not run. Allow install scripts for the package "node" and try again.',
+        'npm install left no node_modules/node/bin/node: its install script did not run. Allow install scripts for the package "node" and try again.',
       );
     }
     writeFileSync(stamp, wanted);

@@ -92,7 +92,7 @@ void Runner::runOps(const Lane& lane) {
 }
 
 void Runner::poisonMemory(const Lane& lane) {
-  std::memset(lane.scratch, 0xff, lane.scratchBytes);
+  if (lane.scratchBytes > 0) std::memset(lane.scratch, 0xff, lane.scratchBytes);
   if (lane.index != 0) return;
   if (shared_.size() > 0) std::memset(shared_.data(), 0xff, shared_.size());
   for (size_t i = 0; i < tensors_.size(); ++i) {
@@ -160,7 +160,7 @@ void Runner::drawTokens(const OpSpec& op, const Lane& lane) {
     const int64_t values = static_cast<int64_t>(step_.logitRows) * model_->spec().vocabularyRows;
     int64_t begin, end;
     lane.share(values, &begin, &end);
-    std::memcpy(outputs.logits + begin, tensor(op.x) + begin, static_cast<size_t>(end - begin) * 4);
+    if (end > begin) std::memcpy(outputs.logits + begin, tensor(op.x) + begin, static_cast<size_t>(end - begin) * 4);
     lane.sync();
   }
   SampleArgs args{};
@@ -195,8 +195,8 @@ void Runner::drawTokens(const OpSpec& op, const Lane& lane) {
 
 void Runner::copyOut() {
   for (const StepOutputs::Tensor& wanted : outputs.tensors) {
-    const int64_t width = model_->spec().tensors[static_cast<size_t>(wanted.id)].width;
-    std::memcpy(wanted.values, tensor(wanted.id), static_cast<size_t>(rowsOf(wanted.id) * width) * 4);
+    const int64_t values = rowsOf(wanted.id) * model_->spec().tensors[static_cast<size_t>(wanted.id)].width;
+    if (values > 0) std::memcpy(wanted.values, tensor(wanted.id), static_cast<size_t>(values) * 4);
   }
 }
 

@@ -96,8 +96,8 @@ void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* 
 // out (rows, P) = out * decay + probabilities (rows, keys) * values (keys, P), for kRows rows and 16 kColumns columns. Fetches
 // ahead as scoreRegisters does.
 template <bool kBf16, int kRows, int kColumns>
-void valueRegisters(const float* probabilities, const KeyBlock& block, const KeyBlock* next, int64_t column, int64_t valueStep,
-                    const float* decay, float* out, int64_t outStride) {
+void valueRegisters(const float* probabilities, const KeyBlock& block, const KeyBlock* next, int64_t column,
+                    int64_t valueStep, const float* decay, float* out, int64_t outStride) {
   constexpr int kSteps = kBf16 ? kKeyGroup / 2 : kKeyGroup;
   F32x16 acc[kRows][kColumns];
   for (int r = 0; r < kRows; ++r) {
@@ -231,7 +231,8 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
     cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
       scoreRegisters<kBf16, kRows, kColumns>(
           scratch.queries + row * queryStride, queryStride, block.keys + column,
-          row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps, scratch.scores + row * kKeyBlock + column * kLanes);
+          row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps,
+          scratch.scores + row * kKeyBlock + column * kLanes);
     });
     softmaxBlock<kBf16>(firstRow, tile.rows, block, scratch, result.peak);
     cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {

@@ -57,6 +57,19 @@ const float* adjust(const SampleArgs& args, int row, const float* raw, float* ad
   return adjusted;
 }
 
+// Logits from here on are weighed in double precision; the many below make up a small part of any sum.
+float usualThreshold(float peak, double inverseTemperature) {
+  const double usual = static_cast<double>(peak) - kUsualDepth / inverseTemperature;
+  return usual > kLowestLogit ? static_cast<float>(usual) : kLowestLogit;
+}
+
+// Sum of e^(logit - peak).
+double softmaxSum(const float* logits, int valid, float peak, Candidate* candidates) {
+  const float threshold = usualThreshold(peak, 1.0);
+  const int64_t count = collect(logits, valid, threshold, peak, 1.0, candidates);
+  return totalWeight(candidates, count) + softmaxSumBelow(logits, valid, threshold, peak, 1.0);
+}
+
 struct Filters {
   double inverseTemperature;
   int topK;
@@ -95,18 +108,18 @@ int32_t drawFrom(Candidate* candidates, int64_t count, double total, const Filte
 }
 
 int32_t draw(const float* logits, int valid, float peak, const Filters& filters, Candidate* candidates) {
-  const double depth = kUsualDepth / filters.inverseTemperature;
-  const double usual = static_cast<double>(peak) - depth;
-  const float thresholds[2] = {usual > kLowestLogit ? static_cast<float>(usual) : kLowestLogit, kLowestLogit};
-  double total = filters.topK > 0 ? 0.0 : softmaxSum(logits, valid, peak, filters.inverseTemperature);
+  const float thresholds[2] = {usualThreshold(peak, filters.inverseTemperature), kLowestLogit};
   for (const float threshold : thresholds) {
     int64_t count = collect(logits, valid, threshold, peak, filters.inverseTemperature, candidates);
+    double total = totalWeight(candidates, count);
     bool complete = threshold == kLowestLogit;
     if (filters.topK > 0) {
       if (!complete && count < filters.topK) continue;
       count = selectPrefix(candidates, count, [&](int64_t length, double) { return length >= filters.topK; });
       total = totalWeight(candidates, count);
       complete = true;
+    } else if (!complete) {
+      total += softmaxSumBelow(logits, valid, threshold, peak, filters.inverseTemperature);
     }
     const int32_t id = drawFrom(candidates, count, total, filters, complete);
     if (id >= 0) return id;
@@ -145,7 +158,7 @@ void sample(const SampleArgs& args, const Lane& lane) {
     double normaliser = __builtin_nan("");
     if (wanted >= 0) {
       const float peak = highest(raw, args.validTokens).logit;
-      if (peak > kNoLogit) normaliser = peak + std::log(softmaxSum(raw, args.validTokens, peak, 1.0));
+      if (peak > kNoLogit) normaliser = peak + std::log(softmaxSum(raw, args.validTokens, peak, candidates));
     }
     args.outLogprobs[row] = id >= 0 ? static_cast<float>(raw[id] - normaliser) : __builtin_nanf("");
     const int best = wanted < 0 ? 0 : wanted < args.maxTop ? wanted : args.maxTop;

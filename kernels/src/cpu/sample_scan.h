@@ -27,19 +27,6 @@ NVLM_INLINE DoublePart expDouble(DoublePart x) {
   return x > -700.0 ? p * power : DoublePart{};
 }
 
-// Sixteen floats as doubles.
-struct F64x16 {
-  DoublePart part[kLanes / kDoubles];
-};
-NVLM_INLINE F64x16 toDouble(F32x16 x) {
-  typedef float Narrow __attribute__((vector_size(kDoubles * 4)));
-  Narrow narrow[kLanes / kDoubles];
-  std::memcpy(narrow, &x, sizeof narrow);
-  F64x16 wide;
-  for (int i = 0; i < kLanes / kDoubles; ++i) wide.part[i] = __builtin_convertvector(narrow[i], DoublePart);
-  return wide;
-}
-
 struct Best {
   int32_t id;  // -1: nothing above -infinity
   float logit;
@@ -71,19 +58,20 @@ NVLM_INLINE Best highest(const float* logits, int count) {
   return best;
 }
 
-// Sum of e^((logit - peak) * factor), peak being the highest logit and finite.
-NVLM_INLINE double softmaxSum(const float* logits, int count, float peak, double factor) {
-  F64x16 sum{};
-  for (int i = 0; i < count; i += kLanes) {
-    const F32x16 x = i + kLanes <= count ? load(logits + i) : loadPartial(logits + i, count - i, kNoLogit);
-    const F64x16 wide = toDouble(max(x, splat(kNoLogit)));
-    for (int p = 0; p < kLanes / kDoubles; ++p) {
-      sum.part[p] += expDouble((wide.part[p] - static_cast<double>(peak)) * factor);
-    }
-  }
+// Sum of e^((logit - peak) * factor) over the logits below `threshold`; peak is the highest logit and finite. Single precision per
+// term, double for the sum of every 64 vectors.
+NVLM_INLINE double softmaxSumBelow(const float* logits, int count, float threshold, float peak, double factor) {
+  constexpr int kRun = 64 * kLanes;
+  const F32x16 none = splat(kNoLogit), limit = splat(threshold), top = splat(peak), scale = splat(static_cast<float>(factor));
   double total = 0;
-  for (int p = 0; p < kLanes / kDoubles; ++p) {
-    for (int i = 0; i < kDoubles; ++i) total += sum.part[p][i];
+  for (int begin = 0; begin < count; begin += kRun) {
+    const int end = begin + kRun < count ? begin + kRun : count;
+    F32x16 sum = zero();
+    for (int i = begin; i < end; i += kLanes) {
+      const F32x16 x = max(i + kLanes <= end ? load(logits + i) : loadPartial(logits + i, end - i, kNoLogit), none);
+      sum = sum + exp(selectLess(x, limit, (x - top) * scale, none));
+    }
+    total += horizontalSum(sum);
   }
   return total;
 }

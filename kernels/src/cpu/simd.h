@@ -90,6 +90,7 @@ NVLM_INLINE F32x16 loadPartial(const float* p, int n, float fill = 0.0f) {
   r.part[0] = _mm512_mask_loadu_ps(_mm512_set1_ps(fill), static_cast<__mmask16>((1u << n) - 1), p);
   return r;
 #else
+  if (n == kLanes) return load(p);
   alignas(64) float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = i < n ? p[i] : fill;
   return load(lanes);
@@ -100,6 +101,7 @@ NVLM_INLINE void storePartial(float* p, F32x16 v, int n) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v.part[0]);
 #else
+  if (n == kLanes) return store(p, v);
   alignas(64) float lanes[kLanes];
   store(lanes, v);
   for (int i = 0; i < n; ++i) p[i] = lanes[i];
