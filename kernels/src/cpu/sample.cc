@@ -1,5 +1,5 @@
-// Sampling, row by row; kernels/reference/sample.ts defines it stage by stage. Threads share rows. The logits are left as they are:
-// a row with bias, mask or penalties is adjusted in scratch.
+// Sampling, row by row; kernels/reference/sample.ts defines it stage by stage. Threads share rows. The logits are left as they
+// are: a row with bias, mask or penalties is adjusted in scratch.
 #include <cmath>
 
 #include "kernels.h"
@@ -57,7 +57,7 @@ const float* adjust(const SampleArgs& args, int row, const float* raw, float* ad
   return adjusted;
 }
 
-// Logits from here on are weighed in double precision; the many below make up a small part of any sum.
+// Logits from here on are weighed in double precision; the many below make up a small part of a sum.
 float usualThreshold(float peak, double inverseTemperature) {
   const double usual = static_cast<double>(peak) - kUsualDepth / inverseTemperature;
   return usual > kLowestLogit ? static_cast<float>(usual) : kLowestLogit;

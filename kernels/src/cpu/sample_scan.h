@@ -1,4 +1,4 @@
-// Passes over one row of logits: highest, softmax sum, candidates above a threshold, best ids. NaN counts as -infinity everywhere.
+// Passes over one row of logits: highest, softmax sum, candidates above a threshold, best ids. NaN counts as -infinity.
 #pragma once
 #include "sample_select.h"
 
@@ -58,11 +58,12 @@ NVLM_INLINE Best highest(const float* logits, int count) {
   return best;
 }
 
-// Sum of e^((logit - peak) * factor) over the logits below `threshold`; peak is the highest logit and finite. Single precision per
-// term, double for the sum of every 64 vectors.
+// Sum of e^((logit - peak) * factor) over the logits below `threshold`; peak is the highest logit and finite. Single precision
+// per term, double for the sum of every 64 vectors.
 NVLM_INLINE double softmaxSumBelow(const float* logits, int count, float threshold, float peak, double factor) {
   constexpr int kRun = 64 * kLanes;
-  const F32x16 none = splat(kNoLogit), limit = splat(threshold), top = splat(peak), scale = splat(static_cast<float>(factor));
+  const F32x16 none = splat(kNoLogit), limit = splat(threshold), top = splat(peak);
+  const F32x16 scale = splat(static_cast<float>(factor));
   double total = 0;
   for (int begin = 0; begin < count; begin += kRun) {
     const int end = begin + kRun < count ? begin + kRun : count;
