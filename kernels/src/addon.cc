@@ -127,10 +127,12 @@ class RunnerObject : public Napi::ObjectWrap<RunnerObject> {
       notify_.Release();
       throw toJavaScript(info.Env(), CodedError("KERNEL_OUT_OF_MEMORY", std::string("runner: ") + error.what()));
     }
+    // An environment that ends calls the hooks in reverse order and finalizers last: the threads must be gone before the
+    // hook of the thread-safe function frees it, also with a step in flight.
+    napi_add_env_cleanup_hook(info.Env(), endOfEnvironment, this);
   }
 
-  // By garbage collection or at the end of the environment, also while a step is in flight: its threads are waited for.
-  ~RunnerObject() override { stop(); }
+  ~RunnerObject() override { stop(Env()); }
 
  private:
   static void finished(Napi::Env env, Napi::Function, RunnerObject* self, void*) {
@@ -148,10 +150,17 @@ class RunnerObject : public Napi::ObjectWrap<RunnerObject> {
     flight->deferred.Resolve(env.Undefined());
   }
 
-  void stop() {
+  static void endOfEnvironment(void* self) {
+    auto* object = static_cast<RunnerObject*>(self);
+    object->stop(object->Env());
+    object->flight_.reset();
+  }
+
+  void stop(napi_env env) {
     if (!runner_) return;
     runner_.reset();
     notify_.Release();
+    napi_remove_env_cleanup_hook(env, endOfEnvironment, this);
   }
 
   Napi::Value run(const Napi::CallbackInfo& info) {
@@ -223,7 +232,7 @@ class RunnerObject : public Napi::ObjectWrap<RunnerObject> {
     if (in.Get("allowedMask").IsTypedArray()) copyArray(in, "allowedMask", &step->allowedMask);
   }
 
-  void close(const Napi::CallbackInfo&) { stop(); }
+  void close(const Napi::CallbackInfo& info) { stop(info.Env()); }
 
   std::unique_ptr<Runner> runner_;
   Notify notify_;

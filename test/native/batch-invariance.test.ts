@@ -46,7 +46,7 @@ async function lastLogits(
       const own = {
         tokenIds: prompt.slice(cachedLength, cachedLength + chunk),
         cachedLength,
-        blocks: [40, 7, 33, 12],
+        blocks: [60, 7, 33, 12],
       };
       const step = stepOf([...company, own], blockSize);
       const outputs = await runner.run({ ...step, wantLogits: true });
@@ -69,7 +69,7 @@ for (const subject of cpuSubjects())
       const seed = 11;
       const random = createRandom(seed);
       const ids = (count: number) =>
-        Array.from({ length: count }, () => Math.floor(random.next() * vocabularyRows));
+        Array.from({ length: count }, () => random.integer(0, vocabularyRows - 1));
       const prompt = ids(53);
       const backend = subject.create();
       const run = (threads: number, chunks: readonly number[], company: readonly SequenceStep[]) =>
@@ -86,7 +86,7 @@ for (const subject of cpuSubjects())
       const crowd = [1, 3, 8, 17, 60].map((length, i) => ({
         tokenIds: ids(length),
         cachedLength: 0,
-        blocks: [1, 2, 3, 4].map((block) => 64 - block - 4 * (i + 1)),
+        blocks: [0, 1, 2, 3].map((block) => 34 + 4 * i + block),
       }));
       const cases: [number, number[], SequenceStep[]][] = [
         [2, [53], []],
