@@ -138,7 +138,7 @@ export class Chart {
       label.textContent = minute === 0 ? 'now' : `−${minute} min`;
       return label;
     });
-    return [...rows, ...columns.filter((_, i) => frame.width > 320 || i % MINUTES === 0)];
+    return [...rows, ...columns.filter((_, i) => frame.width > 240 || i % MINUTES === 0)];
   }
 
   #curves(frame: Frame): SVGElement[] {

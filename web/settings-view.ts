@@ -21,7 +21,6 @@ export class SettingsView {
     byId('close-settings', HTMLButtonElement).addEventListener('click', () => this.close());
     this.#dialog.addEventListener('close', () => {
       this.#opener.setAttribute('aria-expanded', 'false');
-      this.#opener.focus();
     });
     this.#dialog.addEventListener('click', (event) => {
       if (event.target === this.#dialog) this.close();
@@ -43,6 +42,8 @@ export class SettingsView {
 
   close(): void {
     this.#dialog.close();
+    // Not on the close event: that one comes later and would take the focus from where the reader went meanwhile.
+    this.#opener.focus();
   }
 
   /** Fills the model list; one model needs no choice. */
