@@ -1,19 +1,20 @@
 #!/bin/sh
-# Builds the addon with the address and undefined-behaviour sanitizers and runs the kernel suites over it.
+# Runs the kernel suites over an addon built with the address and undefined-behaviour sanitizers.
 #   scripts/sanitize.sh [test files]
 # Leak detection is off: node itself never frees what lives as long as the process.
 set -eu
 cd "$(dirname "$0")/.."
-build=kernels/build-sanitize
-cmake -S kernels -B "$build" -DNVLM_SANITIZE=ON -DCMAKE_BUILD_TYPE=Release >/dev/null
-cmake --build "$build" -j2
+node=node_modules/.bin/node
+"$node" -e 'import("./scripts/build.mjs").then((build) => build.buildAddon({ sanitize: true }))'
 
-compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 # The sanitizer must come before all other libraries, and node itself is not linked with it.
+compiler=$("$node" -p 'require("./scripts/prerequisites.mjs").findCompiler()')
 preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so.6)"
 [ $# -gt 0 ] || set -- test/kernels/*.test.ts
-NVLM_TEST_ADDON="$PWD/$build/nvlm.node" \
+# Under a running test, node would take the suites for a part of it.
+unset NODE_TEST_CONTEXT
+NVLM_TEST_ADDON="$PWD/kernels/build-sanitize/nvlm.node" \
   LD_PRELOAD="$preload" \
   ASAN_OPTIONS="detect_leaks=0:abort_on_error=1" \
   UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1" \
-  node_modules/.bin/node --test "$@"
+  "$node" --test --test-concurrency=2 "$@"

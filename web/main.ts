@@ -151,9 +151,10 @@ function save(): void {
 }
 
 function showConnection(state: ConnectionState): void {
+  if (state.phase === 'open') banner.clear('server');
   if (state.phase === 'open' || state.phase === 'idle') banner.clear('connection');
   if (state.phase !== 'waiting' || !Object.values(chat.conversation.turns).some(isRunning)) return;
-  if (!state.wasOpen) void loadModels();
+  if (!state.wasOpen) void loadModels(false);
   if (state.attempt < 2) return;
   banner.show('connection', {
     title: 'The connection is lost',
@@ -162,8 +163,11 @@ function showConnection(state: ConnectionState): void {
   });
 }
 
-/** Also tells whether the server can be reached and takes the key, which a refused WebSocket does not say. */
-async function loadModels(): Promise<void> {
+/**
+ * Also tells whether the server takes the key, which a refused WebSocket does not say, and whether it can be reached;
+ * `reportsSilence` is false where the lost connection is told already.
+ */
+async function loadModels(reportsSilence = true): Promise<void> {
   try {
     models = await fetchModels(settings.apiKey);
     banner.clear('server');
@@ -175,7 +179,7 @@ async function loadModels(): Promise<void> {
         text: todo,
         action: { label: ACTION_LABELS.settings, run: () => settingsView.open() },
       });
-    } else {
+    } else if (reportsSilence) {
       banner.show('server', {
         title: 'The server does not answer',
         text: 'Check that the engine runs and that this page’s address is right.',
