@@ -1,0 +1,76 @@
+/** Names of conditions, reasons and phases. Conditions are past participles or states; `Ready` sums them up. */
+
+export const CONDITION_TYPES = [
+  'Accepted',
+  'ModelCached',
+  'EnginesAvailable',
+  'Progressing',
+  'Drained',
+  'ScalingActive',
+  'MetricsServed',
+  'Drifted',
+  'Degraded',
+  'Ready',
+] as const;
+export type ConditionType = (typeof CONDITION_TYPES)[number];
+
+/** Reason -> what it tells; the catalogue that docs and tests read. */
+export const REASONS = {
+  Feasible: 'The spec fits the GPUs it asks for.',
+  ModelUnknown: 'The model is not described yet; the engine reports it once it has loaded it.',
+  InsufficientGpuMemory:
+    'Weights, KV cache and activations do not fit; the message names the number to change.',
+  InvalidTemplate: 'spec.template gives a pod that the API server refuses.',
+  SecretMissing: 'A Secret that the spec names does not exist or lacks its key.',
+  Downloading: 'Engines fetch the model.',
+  Cached: 'Every engine has the model.',
+  Available: 'At least as many replicas serve as the rollout must keep.',
+  TooFewServing: 'Fewer replicas serve than the rollout must keep.',
+  RollingOut: 'Pods of an older revision are being replaced.',
+  Scaling: 'Replicas are being added or removed.',
+  Complete: 'All replicas run the current revision.',
+  Draining: 'Pods finish their streams before they go.',
+  Unschedulable: 'No node has the GPUs that a pod asks for.',
+  ImagePull: 'The engine image cannot be pulled.',
+  CrashLoop: 'The engine ends soon after its start.',
+  OutOfMemory: 'The engine was killed for its memory.',
+  NotReady: 'Engines have started and do not answer yet.',
+  HorizontalPodAutoscaler: 'The HPA sets the number of replicas.',
+  Fixed: 'The number of replicas is spec.replicas.',
+  ScaledToZero:
+    'Nothing was asked for idleTimeout; a request or the wake annotation starts one replica.',
+  Waking: 'A wake signal came; the first replica starts.',
+  Served: 'The operator serves the queue depth at custom.metrics.k8s.io.',
+  ForeignProvider: 'Another server owns custom.metrics.k8s.io; the operator scales by itself.',
+  NotServed: 'The metrics API cannot be reached through the API server.',
+  Repaired: 'A field that somebody else changed was set back; the message names manager and field.',
+  Reported:
+    'A field was changed by somebody else and left so; the message names manager and field.',
+  None: 'Nothing to report.',
+  AllReady: 'All wanted replicas of the current revision are ready.',
+  Deleting: 'The NVLMDeployment is being deleted; streams are finishing.',
+} as const;
+export type Reason = keyof typeof REASONS;
+
+export interface Condition {
+  readonly type: ConditionType;
+  readonly status: 'True' | 'False' | 'Unknown';
+  readonly reason: Reason;
+  readonly message: string;
+  readonly observedGeneration: number;
+  /** RFC 3339, seconds. */
+  readonly lastTransitionTime: string;
+}
+
+export const PHASES = [
+  'Pending',
+  'Downloading',
+  'Starting',
+  'Ready',
+  'Updating',
+  'Draining',
+  'ScaledToZero',
+  'Degraded',
+  'Failed',
+] as const;
+export type Phase = (typeof PHASES)[number];
