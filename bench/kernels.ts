@@ -100,6 +100,7 @@ function program(test: Case) {
   const qkv = record.tensor('qkv', qkvWidth);
   record.op({ op: 'embedding', weight: embedding, out: x });
   const copies = copiesOf(test);
+  const source = randomWeight(random, 'w', test.storage, [width, width], 0.02);
   const norm = record.weight(randomWeight(random, 'norm', 'f32', [width], 1));
   if (test.kind === 'attention') {
     const weight = record.weight(randomWeight(random, 'qkv', 'bf16', [qkvWidth, width], 0.02));
@@ -113,9 +114,7 @@ function program(test: Case) {
   }
   for (let copy = 0; copy < copies; copy++) {
     if (test.kind === 'linear') {
-      const weight = record.weight(
-        randomWeight(random, `w${copy}`, test.storage, [width, width], 0.02),
-      );
+      const weight = record.weight({ ...source, name: `w${copy}` });
       record.op({ op: 'linear', x, weights: [weight], epilogue: 'none', out });
     } else if (test.kind === 'attention')
       record.op({ op: 'attention', qkv, layer: 0, scale: headSize ** -0.5, out });

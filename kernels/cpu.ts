@@ -37,10 +37,14 @@ export function availableIsas(addonPath?: string): readonly string[] {
   return loadAddon(addonPath).availableIsas();
 }
 
-/** Measures this machine for about a second, blocking; for benches. */
+/** Measures this machine with the instructions of its fastest path for about a second, blocking; for benches. */
 export function measurePeak(threads: number): Peak {
   validateThreads(threads);
-  return loadAddon().measurePeak(threads);
+  const addon = loadAddon();
+  const [fastest] = addon.availableIsas();
+  if (fastest === undefined)
+    throw new KernelError('KERNEL_ISA_UNAVAILABLE', 'isa: this machine runs none of the paths');
+  return addon.measurePeak(fastest, threads);
 }
 
 /**

@@ -70,7 +70,7 @@ export interface Addon {
   readonly Runner: new (model: NativeModel, threads: number) => NativeRunner;
   availableIsas(): string[];
   blockBytes(blockSize: number, kvHeads: number, headSize: number, wide: boolean): number;
-  measurePeak(threads: number): Peak;
+  measurePeak(isa: string, threads: number): Peak;
 }
 
 const defaultPath = fileURLToPath(new URL('../build/nvlm.node', import.meta.url));
