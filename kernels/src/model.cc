@@ -8,6 +8,9 @@
 namespace nvlm {
 namespace {
 
+// Bytes of panels after which the pages they came from are let go: an lm head may be a third of a checkpoint.
+constexpr int64_t kPackedAtOnce = int64_t{4} << 20;
+
 // Runs body(begin, end) on a few threads over [0, n).
 template <class Body>
 void parallelFor(int64_t n, const Body& body) {
@@ -123,18 +126,27 @@ void Model::packLinear(size_t op, uint8_t* arena) {
     PackedSegment& segment = plan.segments[static_cast<size_t>(s)];
     segment.data = arena;
     arena += segment.pairs * segment.records * segment.recordBytes;
-    parallelFor(segment.pairs, [&](int64_t begin, int64_t end) { packPairs(plan, s, begin, end); });
+    const int64_t chunk = std::max<int64_t>(1, kPackedAtOnce / (segment.records * segment.recordBytes));
+    for (int64_t first = 0; first < segment.pairs; first += chunk) {
+      const int64_t count = std::min(chunk, segment.pairs - first);
+      parallelFor(count, [&](int64_t begin, int64_t end) { packPairs(plan, s, first + begin, first + end); });
+      releaseSources(spec);
+    }
     if (!biases.empty()) {
       packedBiases_.push_back(packBias(plan, s, biases));
       segment.bias = packedBiases_.back().data();
     }
   }
-  for (const int weight : spec.weights) {
+  for (const int weight : spec.weights) bytesPacked_ += matrix(weight).rows * storageRowBytes(matrix(weight).type, matrix(weight).columns);
+}
+
+void Model::releaseSources(const OpSpec& op) const {
+  for (const int weight : op.weights) {
     const StoredMatrix& stored = matrix(weight);
-    const int64_t bytes = stored.rows * storageRowBytes(stored.type, stored.columns);
     const MappedFile* file = fileOf_[static_cast<size_t>(weight)];
-    if (file) file->release(static_cast<size_t>(stored.data - file->data()), static_cast<size_t>(bytes));
-    bytesPacked_ += bytes;
+    if (!file) continue;
+    const int64_t bytes = stored.rows * storageRowBytes(stored.type, stored.columns);
+    file->release(static_cast<size_t>(stored.data - file->data()), static_cast<size_t>(bytes));
   }
 }
 

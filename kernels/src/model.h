@@ -80,6 +80,7 @@ class Model {
   void mapWeights();
   void loadVector(int weight);
   void packLinear(size_t op, uint8_t* arena);
+  void releaseSources(const OpSpec& op) const;
   void buildRopeTables();
 
   ModelSpec spec_;
