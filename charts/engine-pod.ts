@@ -1,0 +1,230 @@
+/** The pod of one engine replica. */
+import { createHash } from 'node:crypto';
+import { API_VERSION, KIND } from '#crds/nvlm-deployment.ts';
+import { durationMs } from './duration.ts';
+import type { Container, OwnerReference, Pod, PodTemplate } from './kube.ts';
+import { API_KEYS_PATH, CACHE_PATH, engineLabels, LABELS, PORTS } from './labels.ts';
+import { mergePodSpec } from './merge.ts';
+import type { EngineProps } from './props.ts';
+
+/** All products of the A100; the label's value says memory and form. */
+export const A100_PRODUCTS = [
+  'NVIDIA-A100-SXM4-40GB',
+  'NVIDIA-A100-SXM4-80GB',
+  'NVIDIA-A100-PCIE-40GB',
+  'NVIDIA-A100-80GB-PCIe',
+  'NVIDIA-A100-SXM-64GB',
+] as const;
+
+const preStopSeconds = 5;
+const shutdownMarginSeconds = 10;
+/** A slow hub or disk: a first start may take twice the time that the weights need at this rate. */
+const coldBytesPerSecond = 200e6;
+const minStartSeconds = 600;
+const probePeriodSeconds = 5;
+
+export const ownerReference = ({ name, uid }: EngineProps): OwnerReference => ({
+  apiVersion: API_VERSION,
+  kind: KIND,
+  name,
+  uid,
+  controller: true,
+  blockOwnerDeletion: true,
+});
+
+/**
+ * Seconds that streams may go on in a pod that is to go: `drain.timeout`, or what the longest answer takes when a step of a full
+ * batch needs a tenth of a second, between one and fifteen minutes.
+ */
+export function drainSeconds({ drain, model }: EngineProps['spec']): number {
+  if (drain.timeout !== undefined) return Math.ceil(durationMs(drain.timeout) / 1000);
+  const longest = (model.maxModelLength ?? 4096) * 0.1 * 1.2;
+  return Math.min(900, Math.max(60, Math.ceil(longest)));
+}
+
+/** From the deletion of the pod until it is killed. */
+export const graceSeconds = (spec: EngineProps['spec']): number =>
+  preStopSeconds + drainSeconds(spec) + shutdownMarginSeconds;
+
+/** The model reference as the engine takes it. */
+export const modelReference = ({ source, revision }: EngineProps['spec']['model']): string =>
+  revision === undefined ? source : `${source}@${revision}`;
+
+function engineArguments({ name, spec }: EngineProps): string[] {
+  const { model, batchPolicy, parallelism, auth } = spec;
+  const flags: Record<string, string | number | undefined> = {
+    model: modelReference(model),
+    'served-model-name': model.servedName ?? name,
+    host: '0.0.0.0',
+    port: PORTS.engine,
+    dtype: model.dtype,
+    'max-model-length': model.maxModelLength,
+    'batch-mode': batchPolicy.mode,
+    'max-sequences': batchPolicy.maxSequences,
+    'max-batched-tokens': batchPolicy.maxBatchedTokens,
+    'max-queued-requests': batchPolicy.maxQueuedRequests,
+    'queue-timeout': batchPolicy.queueTimeout,
+    'static-window': batchPolicy.staticWindow,
+    'worker-threads': batchPolicy.threads,
+    'shutdown-timeout': `${drainSeconds(spec)}s`,
+    tensor: parallelism.tensor > 1 ? parallelism.tensor : undefined,
+    pipeline: parallelism.pipeline > 1 ? parallelism.pipeline : undefined,
+    'api-keys-file':
+      auth === undefined ? undefined : `${API_KEYS_PATH}/${auth.apiKeysSecretRef.key}`,
+  };
+  return Object.entries(flags)
+    .filter(([, value]) => value !== undefined)
+    .map(([flag, value]) => `--${flag}=${value}`);
+}
+
+const probe = (path: string, failureThreshold: number, periodSeconds = probePeriodSeconds) => ({
+  httpGet: { path, port: 'http' },
+  periodSeconds,
+  timeoutSeconds: 5,
+  failureThreshold,
+});
+
+function engineContainer(props: EngineProps): Container {
+  const { spec, image, imagePullPolicy, weightsBytes } = props;
+  const { parallelism, accelerator, model, auth } = spec;
+  const gpus = { [accelerator.resourceName]: String(parallelism.tensor) };
+  const startSeconds =
+    weightsBytes === undefined
+      ? 3600
+      : Math.max(minStartSeconds, Math.ceil((2 * weightsBytes) / coldBytesPerSecond));
+  return {
+    name: 'engine',
+    image,
+    imagePullPolicy,
+    args: engineArguments(props),
+    env: [
+      { name: 'XDG_CACHE_HOME', value: CACHE_PATH },
+      ...(model.secretRef === undefined
+        ? []
+        : [
+            {
+              name: 'NVLM_HF_TOKEN',
+              valueFrom: { secretKeyRef: { name: model.secretRef.name, key: 'token' } },
+            },
+          ]),
+    ],
+    ports: [{ name: 'http', containerPort: PORTS.engine, protocol: 'TCP' }],
+    // GPUs alone, and the same number as limit and request: pods of whole, equal GPU counts pack nodes without holes.
+    resources: { limits: gpus, requests: gpus },
+    startupProbe: probe('/readyz', Math.ceil(startSeconds / probePeriodSeconds)),
+    readinessProbe: probe('/readyz', 2, 2),
+    livenessProbe: probe('/healthz', 6, 10),
+    // Requests that were on their way when the endpoint left still find the engine.
+    lifecycle: { preStop: { sleep: { seconds: preStopSeconds } } },
+    securityContext: {
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+    },
+    volumeMounts: [
+      { name: 'models', mountPath: CACHE_PATH },
+      { name: 'shm', mountPath: '/dev/shm' },
+      { name: 'tmp', mountPath: '/tmp' },
+      ...(auth === undefined
+        ? []
+        : [{ name: 'api-keys', mountPath: API_KEYS_PATH, readOnly: true }]),
+    ],
+  };
+}
+
+function cacheVolume({ pvc, hostPath, ephemeral }: EngineProps['spec']['model']['cache']) {
+  if (pvc !== undefined) return { persistentVolumeClaim: pvc };
+  if (hostPath !== undefined)
+    return { hostPath: { path: hostPath.path, type: 'DirectoryOrCreate' } };
+  return { emptyDir: ephemeral?.size === undefined ? {} : { sizeLimit: ephemeral.size } };
+}
+
+const gpuTaint = { key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' };
+
+function nodeChoice({ accelerator }: EngineProps['spec']) {
+  if (accelerator.nodeSelector !== undefined) return { nodeSelector: accelerator.nodeSelector };
+  const values = accelerator.product ?? A100_PRODUCTS;
+  const term = {
+    matchExpressions: [{ key: 'nvidia.com/gpu.product', operator: 'In', values: [...values] }],
+  };
+  const required = { nodeSelectorTerms: [term] };
+  return {
+    affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: required } },
+  };
+}
+
+/** The pod as it is rolled out, `spec.template` laid over it; its hash is the revision. */
+export function enginePodTemplate(props: EngineProps): PodTemplate {
+  const { name, spec } = props;
+  const { accelerator, parallelism, template = {}, auth } = spec;
+  const base: PodTemplate['spec'] = {
+    containers: [engineContainer(props)],
+    terminationGracePeriodSeconds: graceSeconds(spec),
+    automountServiceAccountToken: false,
+    // Variables of Services named nvlm-... would be taken for options of the engine.
+    enableServiceLinks: false,
+    securityContext: {
+      runAsNonRoot: true,
+      runAsUser: 65532,
+      runAsGroup: 65532,
+      fsGroup: 65532,
+      fsGroupChangePolicy: 'OnRootMismatch',
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    ...nodeChoice(spec),
+    tolerations: [gpuTaint, ...(accelerator.tolerations ?? [])],
+    ...(accelerator.runtimeClassName && { runtimeClassName: accelerator.runtimeClassName }),
+    volumes: [
+      { name: 'models', ...cacheVolume(spec.model.cache) },
+      { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: `${2 * parallelism.tensor}Gi` } },
+      { name: 'tmp', emptyDir: { sizeLimit: '1Gi' } },
+      ...(auth === undefined
+        ? []
+        : [{ name: 'api-keys', secret: { secretName: auth.apiKeysSecretRef.name } }]),
+    ],
+  };
+  return {
+    metadata: {
+      labels: { ...template.metadata?.labels, ...engineLabels(name) },
+      annotations: { ...template.metadata?.annotations },
+    },
+    spec: mergePodSpec(base, template.spec ?? {}),
+  };
+}
+
+/** Ten hexadecimal digits over what a pod is made from: equal templates are one revision, also after a change and back. */
+export function engineRevision(template: PodTemplate): string {
+  return createHash('sha256')
+    .update(JSON.stringify(sorted(template)))
+    .digest('hex')
+    .slice(0, 10);
+}
+
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).filter(([, child]) => child !== undefined);
+  return Object.fromEntries(
+    entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, child]) => [key, sorted(child)]),
+  );
+}
+
+/** A pod of the template; `podName` is unique in the namespace. */
+export function enginePod(props: EngineProps, template: PodTemplate, podName: string): Pod {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name: podName,
+      namespace: props.namespace,
+      labels: {
+        ...template.metadata.labels,
+        [LABELS.revision]: engineRevision(template),
+        [LABELS.traffic]: 'serving',
+      },
+      annotations: { ...template.metadata.annotations },
+      ownerReferences: [ownerReference(props)],
+    },
+    spec: template.spec,
+  };
+}
