@@ -1,6 +1,7 @@
 /** docs/options.md, from the tables that read the options. */
+
+import { optionRows } from '#options/table.ts';
 import { CHAT_OPTIONS } from './chat/chat-options.ts';
-import { optionRows } from './option-table.ts';
 import { SERVE_OPTIONS } from './options.ts';
 
 export function optionsMarkdown(): string {

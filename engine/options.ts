@@ -7,10 +7,10 @@ import {
   optionLines,
   readOptions,
   required,
-} from './option-table.ts';
-import { bytes, choice, duration, integer, list, memory, onOff, text } from './option-types.ts';
+} from '#options/table.ts';
+import { bytes, choice, duration, integer, list, memory, onOff, text } from '#options/types.ts';
 
-export { OptionError } from './option-table.ts';
+export { OptionError } from '#options/table.ts';
 
 export const SERVE_OPTIONS = {
   model: required(

@@ -8,8 +8,8 @@ import {
   optional,
   optionLines,
   readOptions,
-} from '../option-table.ts';
-import { integer, number, text } from '../option-types.ts';
+} from '#options/table.ts';
+import { integer, number, text } from '#options/types.ts';
 import { SERVE_OPTIONS } from '../options.ts';
 
 const own = <T extends object>(variable: string, option: T) => ({

@@ -1,6 +1,6 @@
 /** Reads flags and environment by a table of options, and prints the table. Pure: knows no option by name. */
-import type { OptionType } from './option-types.ts';
-import { onOff } from './option-types.ts';
+import type { OptionType } from './types.ts';
+import { onOff } from './types.ts';
 
 export interface Option<T> {
   readonly type: OptionType<T>;
