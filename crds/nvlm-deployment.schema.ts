@@ -145,8 +145,8 @@ const batchPolicy = objectOf<BatchPolicySpec>(
       ['Continuous', 'Sequential', 'Static', 'Threads'],
       { default: 'Continuous' },
     ),
-    maxSequences: integer('Sequences that run at once.', 1, 4096, { default: 64 }),
-    maxBatchedTokens: integer('Tokens of one step.', 16, 1048576),
+    maxSequences: integer('Sequences that run at once.', 1, 1024, { default: 64 }),
+    maxBatchedTokens: integer('Tokens of one step.', 16, 65536),
     maxQueuedRequests: integer('Requests that may wait; more are refused with 429.', 0, 100000, {
       default: 256,
     }),

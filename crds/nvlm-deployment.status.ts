@@ -62,6 +62,7 @@ export const statusSchema = objectOf<NVLMDeploymentStatus>('What is.', {
   currentRevision: note('Hash of the pod template that is being rolled out.', 64),
   queueDepth: count('Requests that wait, over all replicas.'),
   lastActiveTime: time('When a request was last seen.'),
+  lastWake: note('The wake annotation that was last acted on.', 256),
   capacity: objectOf<CapacityStatus>("What fits into the GPUs' memory.", {
     gpuMemory: note('Memory of one GPU.', 24),
     weightsPerGpu: note('Weights on one GPU.', 24),

@@ -189,6 +189,8 @@ export interface NVLMDeploymentStatus {
   readonly queueDepth?: number;
   /** When the last request was seen, RFC 3339; the idle time runs from it. */
   readonly lastActiveTime?: string;
+  /** The wake annotation that was last acted on. */
+  readonly lastWake?: string;
   /** What fits, from the model's configuration and the GPU's memory. */
   readonly capacity?: CapacityStatus;
   readonly model?: ModelStatus;

@@ -11,6 +11,7 @@ const commands = {
   demo: ['engine/demo/main.ts'],
   serve: ['engine/main.ts'],
   chat: ['engine/chat/main.ts'],
+  operator: ['operator/main.ts'],
   bench: ['bench/main.ts'],
   test: ['scripts/test.mjs'],
   build: undefined,

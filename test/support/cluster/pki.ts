@@ -19,7 +19,10 @@ export interface KeyPair {
 }
 
 const newKeys = (): Promise<webcrypto.CryptoKeyPair> =>
-  webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']) as Promise<webcrypto.CryptoKeyPair>;
+  webcrypto.subtle.generateKey(algorithm, true, [
+    'sign',
+    'verify',
+  ]) as Promise<webcrypto.CryptoKeyPair>;
 
 async function pemOf(kind: 'pkcs8' | 'spki', key: webcrypto.CryptoKey): Promise<string> {
   const der = await webcrypto.subtle.exportKey(kind, key);

@@ -1,0 +1,98 @@
+/** The stores, watches and the queue of the operator, tied together: what changes adds the key of its NVLMDeployment. */
+import { ENGINE_NAME, LABELS, OPERATOR_NAME, PORTS } from '#charts/labels.ts';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { KubeClient } from './kube/client.ts';
+import type { WorkQueue } from './kube/queue.ts';
+import { Reflector } from './kube/reflector.ts';
+import { type KubeObject, keyOf, RESOURCES, type ResourceType } from './kube/resource.ts';
+import { ownerIndex, Store, type StoreChange } from './kube/store.ts';
+import type { OperatorMetrics } from './metrics.ts';
+import { NVLM_RESOURCE } from './nvlm/context.ts';
+import type { PodObject } from './nvlm/pod.ts';
+import type { ScrapeTarget } from './scaling/scraper.ts';
+
+export interface Watched {
+  readonly deployments: Store<NVLMDeployment & KubeObject>;
+  readonly pods: Store<PodObject>;
+  readonly children: ReadonlyMap<string, Store<KubeObject>>;
+  readonly reflectors: readonly {
+    readonly resource: string;
+    readonly reflector: Reflector<never>;
+  }[];
+}
+
+export interface WatchOptions {
+  readonly client: KubeClient;
+  readonly namespace: string | undefined;
+  readonly metrics: OperatorMetrics;
+  readonly onListenerError: (error: unknown) => void;
+}
+
+const childTypes = [
+  RESOURCES.service,
+  RESOURCES.podDisruptionBudget,
+  RESOURCES.networkPolicy,
+  RESOURCES.horizontalPodAutoscaler,
+];
+
+/** Stores and the reflectors that fill them; nothing runs yet. */
+export function createWatched({
+  client,
+  namespace,
+  metrics,
+  onListenerError,
+}: WatchOptions): Watched {
+  const reflectors: { resource: string; reflector: Reflector<never> }[] = [];
+  const watch = <T extends KubeObject>(type: ResourceType, labelSelector?: string): Store<T> => {
+    const store = new Store<T>({ owner: ownerIndex }, onListenerError);
+    const reflector = new Reflector({
+      client,
+      type,
+      store,
+      hooks: metrics.reflectorHooks(type.plural),
+      ...(namespace !== undefined && { namespace }),
+      ...(labelSelector !== undefined && { labelSelector }),
+    });
+    reflectors.push({ resource: type.plural, reflector: reflector as unknown as Reflector<never> });
+    return store;
+  };
+  const ours = `${LABELS.managedBy}=${OPERATOR_NAME}`;
+  return {
+    deployments: watch<NVLMDeployment & KubeObject>(NVLM_RESOURCE),
+    pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${ENGINE_NAME}`),
+    children: new Map(childTypes.map((type) => [type.kind, watch<KubeObject>(type, ours)])),
+    reflectors,
+  };
+}
+
+/** Adds the key of the NVLMDeployment that a change is about. */
+export function connectQueue({ deployments, pods, children }: Watched, queue: WorkQueue): void {
+  deployments.onChange(({ key, previous, current }) => {
+    const isNew = previous === undefined && current !== undefined;
+    // A first list, or a re-list, must not hold up an edit.
+    queue.add(key, isNew ? 'background' : 'urgent');
+  });
+  const addOwner = ({ previous, current }: StoreChange<KubeObject>): void => {
+    const object = current ?? previous;
+    for (const owner of object?.metadata.ownerReferences ?? []) {
+      if (owner.kind === NVLM_RESOURCE.kind) {
+        queue.add(`${object?.metadata.namespace}/${owner.name}`);
+      }
+    }
+  };
+  pods.onChange(addOwner);
+  for (const store of children.values()) store.onChange(addOwner);
+}
+
+/** Engines that have an address and run. */
+export function scrapeTargets({ pods, deployments }: Watched): ScrapeTarget[] {
+  return pods.list().flatMap((pod) => {
+    const { podIP, phase } = pod.status ?? {};
+    const name = pod.metadata.labels?.[LABELS.deployment];
+    const deployment = `${pod.metadata.namespace}/${name}`;
+    if (podIP === undefined || phase !== 'Running' || deployments.get(deployment) === undefined)
+      return [];
+    const host = podIP.includes(':') ? `[${podIP}]` : podIP;
+    return [{ deployment, pod: keyOf(pod), url: `http://${host}:${PORTS.engine}/metrics` }];
+  });
+}

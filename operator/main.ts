@@ -1,0 +1,170 @@
+/** `npm run operator`: reads options, connects, competes for the lease, and reconciles while it leads. */
+import pino from 'pino';
+import { connectQueue, createWatched, scrapeTargets } from './controllers.ts';
+import { createHttp } from './http.ts';
+import { connectKube, loadKubeConfig } from './kube/client.ts';
+import { Expectations } from './kube/expectations.ts';
+import { defaultIdentity, LeaseElection } from './kube/lease.ts';
+import { WorkQueue } from './kube/queue.ts';
+import { OperatorMetrics } from './metrics.ts';
+import type { ControllerContext } from './nvlm/context.ts';
+import { NVLMController } from './nvlm/controller.ts';
+import { OptionError, operatorHelp, readOperatorOptions } from './options.ts';
+import { DepthBook } from './scaling/depth.ts';
+import { runScraper } from './scaling/scraper.ts';
+
+function readOptions() {
+  try {
+    const options = readOperatorOptions(process.argv.slice(2), process.env);
+    if (options !== 'help') return options;
+    console.log(operatorHelp());
+    process.exit(0);
+  } catch (error) {
+    if (!(error instanceof OptionError)) throw error;
+    console.error(error.message);
+    process.exit(2);
+  }
+}
+
+const options = readOptions();
+const logger = pino({ level: options.logLevel, base: { component: 'operator' } });
+const metrics = new OperatorMetrics();
+const client = connectKube(loadKubeConfig(options.kubeconfig), metrics.observeCall);
+const identity = defaultIdentity();
+const depths = new DepthBook();
+const watched = createWatched({
+  client,
+  namespace: options.watchNamespace,
+  metrics,
+  onListenerError: (error) => logger.error({ err: error }, 'a change could not be handled'),
+});
+
+const context: ControllerContext = {
+  client,
+  deployments: watched.deployments,
+  pods: watched.pods,
+  children: watched.children,
+  expectations: new Expectations(),
+  depths,
+  metricsState: () => ({ status: 'off', message: 'The metrics API is not served' }),
+  engineImage: options.engineImage,
+  imagePullPolicy: options.imagePullPolicy,
+  operatorNamespace: options.namespace,
+  available: { podMonitor: false, leaderWorkerSet: false },
+  identity,
+  now: () => new Date(),
+  random: Math.random,
+  log: (level, message, fields) => logger[level](fields, message),
+};
+const controller = new NVLMController(context, () => ({
+  accepted: { status: 'True', reason: 'ModelUnknown', message: 'The model is not described yet' },
+  capacity: undefined,
+  model: undefined,
+}));
+const queue = new WorkQueue({
+  workers: options.workers,
+  work: (key, fence) => controller.reconcile(key, fence),
+  hooks: {
+    ...metrics.queueHooks,
+    onRetry: (key, failures, delayMs) => {
+      metrics.queueHooks.onRetry?.(key, failures, delayMs);
+      logger.warn(
+        { key, failures, delayMs: Math.round(delayMs) },
+        'a reconcile failed; it is tried again',
+      );
+    },
+    onEnd: (key, seconds, error) => {
+      metrics.queueHooks.onEnd?.(key, seconds, error);
+      if (error !== undefined) logger.error({ key, err: error }, 'reconcile');
+    },
+  },
+});
+connectQueue(watched, queue);
+
+const election = new LeaseElection({
+  client,
+  name: 'nvlm-operator',
+  namespace: options.namespace,
+  identity,
+  durationSeconds: options.leaseDuration / 1000,
+  onError: (error) => logger.warn({ err: error }, 'the lease could not be taken or renewed'),
+});
+
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => {
+    logger.info({ signal }, 'stopping');
+    stop.abort();
+  });
+}
+
+metrics.gauge('nvlm_operator_is_leader', '1 on the replica that writes', [], () => [
+  [{}, election.isLeader || !options.leaderElection ? 1 : 0],
+]);
+metrics.gauge('nvlm_operator_queue_depth', 'Keys that wait', [], () => [[{}, queue.depth]]);
+metrics.gauge('nvlm_operator_queue_oldest_seconds', 'Age of the key that waits longest', [], () => [
+  [{}, queue.oldestAgeMs / 1000],
+]);
+metrics.gauge(
+  'nvlm_operator_last_event_age_seconds',
+  'Since a watch last said anything',
+  ['resource'],
+  () =>
+    watched.reflectors.map(({ resource, reflector }) => [
+      { resource },
+      (reflector.lastEventAgeMs ?? 0) / 1000,
+    ]),
+);
+metrics.gauge('nvlm_deployment_queue_depth', 'Requests that wait', ['namespace', 'name'], () =>
+  watched.deployments
+    .list()
+    .map(({ metadata: { namespace, name } }) => [
+      { namespace, name },
+      depths.depthOf(`${namespace}/${name}`).waiting,
+    ]),
+);
+metrics.gauge('nvlm_deployment_ready_replicas', 'Ready replicas', ['namespace', 'name'], () =>
+  watched.deployments
+    .list()
+    .map(({ metadata: { namespace, name }, status }) => [
+      { namespace, name },
+      status?.readyReplicas ?? 0,
+    ]),
+);
+
+const http = createHttp({
+  metrics,
+  client,
+  notAlive: () => [],
+  notReady: () =>
+    watched.reflectors
+      .filter(({ reflector }) => !reflector.hasSynced)
+      .map(({ resource }) => `${resource} are not listed yet`),
+});
+const address = await http.listen({ host: options.host, port: options.port });
+logger.info({ address, identity }, `listening on ${address}`);
+
+const watching = watched.reflectors.map(({ reflector }) => reflector.run(stop.signal));
+const scraping = runScraper(
+  {
+    book: depths,
+    targets: () => scrapeTargets(watched),
+    periodMs: options.scrapePeriod,
+    timeoutMs: options.scrapeTimeout,
+    onRound: (deployments) => {
+      for (const key of deployments) queue.add(key, 'background');
+    },
+  },
+  stop.signal,
+);
+const lead = async (fence: AbortSignal): Promise<void> => {
+  const synced = Promise.all(watched.reflectors.map(({ reflector }) => reflector.synced));
+  await Promise.race([synced, new Promise((resolve) => fence.addEventListener('abort', resolve))]);
+  if (fence.aborted) return;
+  logger.info({ identity }, 'leading');
+  await queue.run(fence);
+  logger.info({ identity }, 'leading no more');
+};
+await (options.leaderElection ? election.run(lead, stop.signal) : lead(stop.signal));
+await Promise.all([...watching, scraping]);
+await http.close();

@@ -1,0 +1,283 @@
+/** Reconciles one NVLMDeployment: observe, decide, apply, tell. Level-based: it is given a name, never an event. */
+import { engineObjects } from '#charts/engine-objects.ts';
+import { drainSeconds, enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
+import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
+import type { EngineProps } from '#charts/props.ts';
+import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
+import { isConflict, isNotFound } from '../kube/errors.ts';
+import { type KubeObject, objectPath } from '../kube/resource.ts';
+import { ChildApplier, type Drift, NameTakenError } from './children.ts';
+import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
+import { EventRecorder } from './events.ts';
+import type { Feasibility } from './feasibility.ts';
+import { type Observation, observe } from './observe.ts';
+import { findProblem, type PodProblem } from './pod.ts';
+import { carryOut } from './pods.ts';
+import { planRollout, type RolloutPlan } from './rollout.ts';
+import { scaleAtZero } from './scale.ts';
+import { isSameStatus, makeStatus, timeText } from './status.ts';
+
+const cacheWaitMs = 200;
+const drainPollMs = 1000;
+const minDrainMs = 2000;
+/** The time of the last request is told in steps of this, so that a busy deployment's status is not written at every scrape. */
+const activeStepMs = 30_000;
+const nothing: RolloutPlan = { create: 0, drain: [], undrain: [], delete: [] };
+
+export class NVLMController {
+  readonly #context: ControllerContext;
+  readonly #children: ChildApplier;
+  readonly #events: EventRecorder;
+  readonly #judge: (deployment: NVLMDeployment) => Feasibility;
+
+  constructor(context: ControllerContext, judge: (deployment: NVLMDeployment) => Feasibility) {
+    this.#context = context;
+    this.#children = new ChildApplier(context);
+    this.#events = new EventRecorder(context);
+    this.#judge = judge;
+  }
+
+  /**
+   * Brings one NVLMDeployment nearer to its spec. Answers after how many milliseconds to look again, if at all. Throws what should
+   * be tried again. `fence` aborts when this process does not lead any more.
+   */
+  async reconcile(key: string, fence: AbortSignal): Promise<number | undefined> {
+    const { expectations, depths } = this.#context;
+    const seen = observe(this.#context, key);
+    if (seen === undefined) {
+      expectations.forget(key);
+      depths.forget(key);
+      this.#children.forget(key);
+      return undefined;
+    }
+    if (!expectations.isSatisfied(key)) return cacheWaitMs;
+    const isDeleting = seen.deployment.metadata.deletionTimestamp !== undefined;
+    if (isDeleting) return this.#finalize(seen, fence);
+    if (!seen.deployment.metadata.finalizers?.includes(FINALIZER)) {
+      await this.#setFinalizers(
+        seen,
+        [...(seen.deployment.metadata.finalizers ?? []), FINALIZER],
+        fence,
+      );
+      return undefined;
+    }
+    return this.#serve(seen, fence);
+  }
+
+  async #serve(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
+    const { deployment } = seen;
+    const feasibility = this.#judge(deployment);
+    const props = this.#props(deployment, feasibility.weightsBytes);
+    const template = enginePodTemplate(props);
+    const revision = engineRevision(template);
+    const problems: PodProblem[] = [];
+    let drifts: Drift[] = [];
+    let plan = nothing;
+    if (feasibility.accepted.status !== 'False') {
+      try {
+        drifts = await this.#children.applyAll(
+          seen.key,
+          deployment.metadata.uid,
+          engineObjects(props) as readonly KubeObject[],
+          deployment.spec.driftPolicy,
+          fence,
+        );
+      } catch (error) {
+        if (!(error instanceof NameTakenError)) throw error;
+        problems.push({ reason: 'InvalidTemplate', message: error.message });
+      }
+      plan = this.#plan(seen, revision, deployment.spec.replicas);
+      const refused = await carryOut(this.#context, seen, plan, props, template, revision, fence);
+      if (refused !== undefined) problems.push(refused);
+    }
+    problems.push(
+      ...seen.pods
+        .map(findProblem)
+        .filter((problem): problem is PodProblem => problem !== undefined),
+    );
+    const scale = await scaleAtZero(this.#context, seen, fence);
+    await this.#tell(seen, revision, problems, feasibility, drifts, plan, scale.scaledTo, fence);
+    const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
+    return isMoving ? drainPollMs : scale.lookAgainMs;
+  }
+
+  /** Lets streams finish, deletes the pods, then lets the object go; its children go with it. */
+  async #finalize(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
+    const { deployment, pods } = seen;
+    const finalizers = deployment.metadata.finalizers ?? [];
+    if (!finalizers.includes(FINALIZER)) return undefined;
+    const feasibility = this.#judge(deployment);
+    const props = this.#props(deployment, feasibility.weightsBytes);
+    const template = enginePodTemplate(props);
+    const revision = engineRevision(template);
+    const plan = this.#plan(seen, revision, 0);
+    await carryOut(this.#context, seen, plan, props, template, revision, fence);
+    if (pods.length === 0) {
+      await this.#setFinalizers(
+        seen,
+        finalizers.filter((name) => name !== FINALIZER),
+        fence,
+      );
+      return undefined;
+    }
+    await this.#tell(seen, revision, [], feasibility, [], plan, undefined, fence);
+    return drainPollMs;
+  }
+
+  #plan(seen: Observation, currentRevision: string, wanted: number): RolloutPlan {
+    const { spec } = seen.deployment;
+    return planRollout({
+      pods: seen.rolloutPods,
+      wanted,
+      currentRevision,
+      maxSurge: spec.rollout.maxSurge,
+      maxUnavailable: spec.rollout.maxUnavailable,
+      drainTimeoutMs: drainSeconds(spec) * 1000,
+      minDrainMs,
+    });
+  }
+
+  #props(deployment: NVLMDeployment, weightsBytes: number | undefined): EngineProps {
+    const { engineImage, imagePullPolicy, operatorNamespace, available } = this.#context;
+    const { name, namespace, uid } = deployment.metadata;
+    return {
+      name,
+      namespace,
+      uid,
+      spec: deployment.spec,
+      image: engineImage,
+      imagePullPolicy,
+      operatorNamespace,
+      available,
+      ...(weightsBytes !== undefined && { weightsBytes }),
+    };
+  }
+
+  async #setFinalizers(
+    { deployment }: Observation,
+    finalizers: readonly string[],
+    fence: AbortSignal,
+  ): Promise<void> {
+    const { name, namespace, resourceVersion } = deployment.metadata;
+    try {
+      await this.#context.client.request({
+        method: 'PATCH',
+        path: objectPath(NVLM_RESOURCE, name, namespace),
+        query: { fieldManager: FIELD_MANAGER },
+        contentType: 'application/merge-patch+json',
+        body: { metadata: { resourceVersion, finalizers } },
+        signal: fence,
+      });
+    } catch (error) {
+      // Changed or gone since: the watch brings it here again.
+      if (!isConflict(error) && !isNotFound(error)) throw error;
+    }
+  }
+
+  async #tell(
+    seen: Observation,
+    revision: string,
+    problems: readonly PodProblem[],
+    feasibility: Feasibility,
+    drifts: readonly Drift[],
+    plan: RolloutPlan,
+    scaledTo: 0 | 1 | undefined,
+    fence: AbortSignal,
+  ): Promise<void> {
+    const { client, metricsState } = this.#context;
+    const { deployment, rolloutPods, depth, now } = seen;
+    const status = makeStatus({
+      deployment,
+      pods: rolloutPods,
+      revision,
+      problems,
+      accepted: feasibility.accepted,
+      drifts,
+      depth,
+      metrics: metricsState(),
+      lastActiveTime: this.#lastActiveTime(seen),
+      capacity: feasibility.capacity,
+      model: feasibility.model,
+      now,
+    });
+    if (!isSameStatus(deployment.status, status)) {
+      const { name, namespace } = deployment.metadata;
+      const { apiVersion, kind } = deployment;
+      try {
+        await client.apply(
+          NVLM_RESOURCE,
+          { apiVersion, kind, metadata: { name, namespace }, status },
+          { fieldManager: FIELD_MANAGER, force: true, subresource: 'status', signal: fence },
+        );
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+    }
+    await this.#announce(deployment, status, problems, drifts, plan, scaledTo);
+  }
+
+  #lastActiveTime({ deployment, idleMs, now }: Observation): string | undefined {
+    const before = deployment.status?.lastActiveTime;
+    if (idleMs === undefined) return before;
+    const at = now.getTime() - idleMs;
+    const isRecent = before !== undefined && at - Date.parse(before) < activeStepMs;
+    return isRecent ? before : timeText(new Date(at));
+  }
+
+  async #announce(
+    deployment: NVLMDeployment,
+    status: NVLMDeploymentStatus,
+    problems: readonly PodProblem[],
+    drifts: readonly Drift[],
+    plan: RolloutPlan,
+    scaledTo: 0 | 1 | undefined,
+  ): Promise<void> {
+    const events = this.#events;
+    const before = deployment.status;
+    const accepted = status.conditions?.find(({ type }) => type === 'Accepted');
+    if (accepted?.status === 'False') {
+      await events.record(deployment, 'Warning', accepted.reason, 'Judge', accepted.message);
+    }
+    for (const { reason, message } of problems) {
+      await events.record(deployment, 'Warning', reason, 'Watch', message);
+    }
+    for (const { object, manager, fields, isRepaired } of drifts) {
+      const note = `${manager} set ${fields.join(', ')} of ${object}${isRepaired ? '; set back' : ''}`;
+      await events.record(
+        deployment,
+        'Warning',
+        isRepaired ? 'Repaired' : 'Reported',
+        'Apply',
+        note,
+      );
+    }
+    if (plan.create > 0) {
+      const note = `Creating ${plan.create} replicas of revision ${status.currentRevision}`;
+      await events.record(deployment, 'Normal', 'Created', 'Create', note);
+    }
+    if (plan.drain.length > 0) {
+      const note = `Draining ${plan.drain.join(', ')}`;
+      await events.record(deployment, 'Normal', 'Draining', 'Drain', note);
+    }
+    if (scaledTo !== undefined) {
+      const wake = deployment.metadata.annotations?.[ANNOTATIONS.wake];
+      const note = scaledTo === 1 ? `Woken by ${wake}` : 'Idle: scaling to zero';
+      await events.record(
+        deployment,
+        'Normal',
+        scaledTo === 1 ? 'Waking' : 'ScaledToZero',
+        'Scale',
+        note,
+      );
+    }
+    if (before?.phase !== 'Ready' && status.phase === 'Ready') {
+      await events.record(
+        deployment,
+        'Normal',
+        'AllReady',
+        'Watch',
+        `${status.ready} replicas are ready`,
+      );
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/** Carries out a rollout plan, one write per pod; every write is expected back before the next plan is made. */
+import { enginePod } from '#charts/engine-pod.ts';
+import type { PodTemplate } from '#charts/kube.ts';
+import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
+import type { EngineProps } from '#charts/props.ts';
+import { isConflict, isNotFound, KubeError } from '../kube/errors.ts';
+import { collectionPath, type KubeObject, objectPath, RESOURCES } from '../kube/resource.ts';
+import type { ControllerContext } from './context.ts';
+import type { Observation } from './observe.ts';
+import type { PodProblem } from './pod.ts';
+import type { RolloutPlan } from './rollout.ts';
+
+const alphabet = 'bcdfghjklmnpqrstvwxz2456789';
+
+export function randomSuffix(random: () => number): string {
+  return Array.from({ length: 5 }, () => alphabet[Math.floor(random() * alphabet.length)]).join('');
+}
+
+/**
+ * Carries out `plan`. Answers what the API server refused about the pods themselves: that is for the status. Throws KubeError for
+ * everything else.
+ */
+export async function carryOut(
+  context: ControllerContext,
+  { key, deployment, pods }: Observation,
+  plan: RolloutPlan,
+  props: EngineProps,
+  template: PodTemplate,
+  revision: string,
+  fence: AbortSignal,
+): Promise<PodProblem | undefined> {
+  const { client, expectations, now } = context;
+  const { namespace } = deployment.metadata;
+  const podPath = (name: string): string => objectPath(RESOURCES.pod, name, namespace);
+  const setTraffic = async (name: string, traffic: 'serving' | 'draining'): Promise<void> => {
+    const since = traffic === 'draining' ? now().toISOString() : null;
+    await ignoreGone(async () => {
+      const written = await client.request({
+        method: 'PATCH',
+        path: podPath(name),
+        contentType: 'application/merge-patch+json',
+        body: {
+          metadata: {
+            labels: { [LABELS.traffic]: traffic },
+            annotations: { [ANNOTATIONS.drainingSince]: since },
+          },
+        },
+        signal: fence,
+      });
+      expectations.expectWrite(key, context.pods, written as KubeObject);
+    });
+  };
+  for (const name of plan.undrain) await setTraffic(name, 'serving');
+  for (const name of plan.drain) await setTraffic(name, 'draining');
+  for (const name of plan.delete) {
+    const pod = pods.find((candidate) => candidate.metadata.name === name);
+    if (pod === undefined) continue;
+    await ignoreGone(async () => {
+      await client.request({
+        method: 'DELETE',
+        path: podPath(name),
+        body: { preconditions: { uid: pod.metadata.uid } },
+        signal: fence,
+      });
+      expectations.expectDelete(key, context.pods, pod);
+    });
+  }
+  for (let i = 0; i < plan.create; i++) {
+    const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
+    try {
+      const created = await client.request({
+        method: 'POST',
+        path: collectionPath(RESOURCES.pod, namespace),
+        body: enginePod(props, template, name),
+        signal: fence,
+      });
+      expectations.expectWrite(key, context.pods, created as KubeObject);
+    } catch (error) {
+      const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
+      if (!isRefusal) throw error;
+      return {
+        reason: 'InvalidTemplate',
+        message: `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`,
+      };
+    }
+  }
+  return undefined;
+}
+
+/** A pod that is gone, or was re-made under its name, needs no write. */
+async function ignoreGone(write: () => Promise<void>): Promise<void> {
+  try {
+    await write();
+  } catch (error) {
+    if (!isNotFound(error) && !isConflict(error)) throw error;
+  }
+}

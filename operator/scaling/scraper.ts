@@ -1,0 +1,54 @@
+/** Asks all engines for their figures, again and again: in parallel, each with its own deadline. */
+import { type Clock, pause, systemClock } from '../kube/clock.ts';
+import type { DepthBook } from './depth.ts';
+import { scrape } from './scrape.ts';
+
+export interface ScrapeTarget {
+  /** Key of the NVLMDeployment. */
+  readonly deployment: string;
+  /** Key of the pod. */
+  readonly pod: string;
+  readonly url: string;
+}
+
+export interface ScraperOptions {
+  readonly book: DepthBook;
+  readonly targets: () => readonly ScrapeTarget[];
+  readonly periodMs: number;
+  readonly timeoutMs: number;
+  readonly clock?: Clock;
+  /** After each round, with the deployments whose depth is another than before it, or that lost or won all requests. */
+  readonly onRound?: (deployments: ReadonlySet<string>) => void;
+}
+
+/** Runs until `signal` aborts. A round waits for its slowest engine, at most `timeoutMs`. */
+export async function runScraper(
+  { book, targets, periodMs, timeoutMs, clock = systemClock, onRound }: ScraperOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    const startedAt = clock.now();
+    const present = targets();
+    const podsOf = new Map<string, Set<string>>();
+    for (const { deployment, pod } of present) {
+      podsOf.set(deployment, (podsOf.get(deployment) ?? new Set()).add(pod));
+    }
+    const before = new Map([...podsOf.keys()].map((key) => [key, book.depthOf(key)]));
+    book.keepOnly(podsOf);
+    await Promise.all(
+      present.map(async ({ deployment, pod, url }) => {
+        try {
+          book.record(deployment, pod, await scrape(url, timeoutMs, signal));
+        } catch {
+          if (!signal.aborted) book.miss(deployment, pod);
+        }
+      }),
+    );
+    const changed = [...before].filter(([key, { waiting, running }]) => {
+      const after = book.depthOf(key);
+      return after.waiting !== waiting || (after.running === 0) !== (running === 0);
+    });
+    if (!signal.aborted) onRound?.(new Set(changed.map(([key]) => key)));
+    await pause(clock, Math.max(0, periodMs - (clock.now() - startedAt)), signal);
+  }
+}
