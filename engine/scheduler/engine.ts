@@ -184,7 +184,9 @@ class Engine implements GenerationEngine {
   /** After the lanes have taken what work there is: timers for the rest, and word to those who wait for the end. */
   #settle(): void {
     this.#cancelWakeTimer?.();
-    const wakeAfterMs = this.#scheduler.wakeAfterMs(this.#now());
+    // Lanes at work ask again by themselves; a window that has passed meanwhile must not set a timer of no length for ever.
+    const isResting = this.#busyLanes.size < this.#scheduler.laneCount;
+    const wakeAfterMs = isResting ? this.#scheduler.wakeAfterMs(this.#now()) : undefined;
     this.#cancelWakeTimer =
       wakeAfterMs === undefined ? undefined : this.#setTimer(() => this.#pump(), wakeAfterMs);
     if (this.#cancelQueueNews === undefined && this.#scheduler.waiting.length > 0) {
