@@ -1,20 +1,39 @@
 // The threads of one runner: every thread runs every op, takes its share of it, and meets the others at a barrier.
 #pragma once
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace nvlm {
 
-// Sense-reversing barrier. Spins briefly, then yields: the event loop's thread may hold one of the cores.
+// Memory that a thread will read next, brought into its cache while it waits for others.
+struct ReadAhead {
+  const uint8_t* next = nullptr;
+  const uint8_t* end = nullptr;
+};
+
+// Every thread counts its arrivals in a cache line of its own and waits for the others' counts: one transfer between cores from
+// the last arrival to the release. Spins briefly, then yields, then sleeps: the event loop's thread may hold one of the cores.
 class Barrier {
  public:
-  explicit Barrier(int parties) : parties_(parties) {}
-  void wait();
+  explicit Barrier(int parties) : arrivals_(static_cast<size_t>(parties)) {}
+  // `index` is the thread's own, below parties.
+  void wait(int index, ReadAhead* ahead);
 
  private:
-  const int parties_;
-  std::atomic<int> arrived_{0};
-  std::atomic<uint32_t> phase_{0};
+  struct alignas(64) Arrivals {
+    std::atomic<uint32_t> count{0};
+  };
+  std::vector<Arrivals> arrivals_;
+  alignas(64) std::atomic<int> sleepers_{0};
+};
+
+// What a thread has claimed of its share of a divided op; see Lane::divide. Two sets take turns: one is in use while the other,
+// which no thread looks at before the next barrier, is made ready.
+struct alignas(64) Claims {
+  std::atomic<int64_t> taken[2] = {};
+  uint32_t round = 0;  // its own thread's
 };
 
 // One thread's view of its team.
@@ -27,14 +46,38 @@ struct Lane {
   size_t scratchBytes;
   // All lanes of the team, by index: after a sync a thread may read what another left in its scratch.
   const Lane* team;
+  // Written by this thread only.
+  ReadAhead* ahead;
+  Claims* claims;
 
   void sync() const {
-    if (count > 1) barrier->wait();
+    if (count > 1) barrier->wait(index, ahead);
   }
   // Half-open share [begin, end) of n items, contiguous, sizes differing by at most one.
   void share(int64_t n, int64_t* begin, int64_t* end) const {
     *begin = n * index / count;
     *end = n * (index + 1) / count;
+  }
+  // Calls body(i) for items of [0, n), each on one thread: those of its own share in order, then what is left of the others',
+  // so that a thread whose core has other work holds nobody up. Called by all threads, once between two barriers at most.
+  template <class Body>
+  void divide(int64_t n, const Body& body) const {
+    if (count == 1) {
+      for (int64_t i = 0; i < n; ++i) body(i);
+      return;
+    }
+    const uint32_t set = claims->round++ & 1;
+    claims->taken[set ^ 1].store(0, std::memory_order_relaxed);
+    for (int i = 0; i < count; ++i) {
+      const Lane& owner = team[(index + i) % count];
+      int64_t begin, end;
+      owner.share(n, &begin, &end);
+      while (true) {
+        const int64_t item = begin + owner.claims->taken[set].fetch_add(1, std::memory_order_relaxed);
+        if (item >= end) break;
+        body(item);
+      }
+    }
   }
 };
 

@@ -6,6 +6,13 @@
 #include "cpu/linear.h"
 
 namespace nvlm {
+namespace {
+
+// Bytes of the next linear's panels that a lane fetches while it waits: what memory gives one core during the ops between two
+// linears, and well within a second-level cache.
+constexpr int64_t kReadAheadBytes = 128 << 10;
+
+}  // namespace
 
 Runner::Runner(std::shared_ptr<const Model> model, int threads, std::function<void()> finished)
     : model_(std::move(model)) {
@@ -37,12 +44,33 @@ Runner::Runner(std::shared_ptr<const Model> model, int threads, std::function<vo
     }
   }
   shared_ = Region(shared, false, "prepared activations");
+  planFewRows(threads);
   team_ = std::make_unique<Team>(
       threads, lane, [this](const Lane& own) { runOps(own); },
       [this, finished = std::move(finished)] {
         copyOut();
         finished();
       });
+}
+
+void Runner::planFewRows(int threads) {
+  const std::vector<OpSpec>& ops = model_->spec().ops;
+  fusedNorm_.resize(ops.size());
+  nextLinear_.resize(ops.size());
+  int64_t widest = 0;
+  size_t next = ops.size();
+  for (size_t i = ops.size(); i-- > 0;) {
+    nextLinear_[i] = next;
+    if (ops[i].kind == OpKind::kLinear) next = i;
+    if (ops[i].kind != OpKind::kRmsNorm || ops[i].residual >= 0 || i + 1 == ops.size()) continue;
+    const OpSpec& linear = ops[i + 1];
+    // What one lane writes without a barrier, no other may read.
+    fusedNorm_[i] = linear.kind == OpKind::kLinear && linear.x == ops[i].out && linear.out != ops[i].x &&
+                    linear.out != ops[i].out && linear.residual != ops[i].out;
+    if (fusedNorm_[i]) widest = std::max(widest, model_->spec().tensors[static_cast<size_t>(linear.x)].width);
+  }
+  ownRowsBytes_ = static_cast<size_t>(kOwnRows * widest * 4 + 63) / 64 * 64;
+  ownRows_ = Region(ownRowsBytes_ * static_cast<size_t>(threads), false, "activations of the threads");
 }
 
 void Runner::start() {
@@ -85,10 +113,38 @@ void Runner::runOps(const Lane& lane) {
     poisonMemory(lane);
     lane.sync();
   }
-  for (size_t i = 0; i < model_->spec().ops.size(); ++i) {
+  *lane.ahead = {};
+  const std::vector<OpSpec>& ops = model_->spec().ops;
+  for (size_t i = 0; i < ops.size(); ++i) {
     if (i > 0) lane.sync();
-    runOp(i, lane);
+    const float* normed = nullptr;
+    if (fusedNorm_[i] && rowsOf(ops[i].x) <= kOwnRows) normed = normForOneself(ops[i++], lane);
+    runOp(i, lane, normed);
+    if (nextLinear_[i] < ops.size() && rowsOf(ops[i].out) <= kOwnRows) {
+      *lane.ahead = linearReadAhead(model_->linear(nextLinear_[i]), lane, kReadAheadBytes);
+    }
   }
+}
+
+// The rows of a norm, computed by every lane so that the linear after it needs no barrier before: lane 0 leaves them in the
+// tensor, the others in memory of their own.
+const float* Runner::normForOneself(const OpSpec& op, const Lane& lane) const {
+  float* out = lane.index == 0 ? tensor(op.out)
+                               : reinterpret_cast<float*>(ownRows_.data() + static_cast<size_t>(lane.index) * ownRowsBytes_);
+  Lane alone{};
+  alone.count = 1;
+  model_->kernels().rmsNorm(normArgs(op, out), alone);
+  return out;
+}
+
+RmsNormArgs Runner::normArgs(const OpSpec& op, float* out) const {
+  return {tensor(op.x),
+          op.residual >= 0 ? tensor(op.residual) : nullptr,
+          model_->vector(op.weight),
+          out,
+          rowsOf(op.x),
+          model_->spec().tensors[static_cast<size_t>(op.x)].width,
+          op.eps};
 }
 
 void Runner::poisonMemory(const Lane& lane) {
@@ -101,22 +157,19 @@ void Runner::poisonMemory(const Lane& lane) {
   }
 }
 
-void Runner::runOp(size_t index, const Lane& lane) {
+// `x`, if not null, stands for the rows of the tensor that a linear reads.
+void Runner::runOp(size_t index, const Lane& lane, const float* x) {
   const OpSpec& op = model_->spec().ops[index];
   const KernelTable& kernels = model_->kernels();
   switch (op.kind) {
     case OpKind::kEmbedding:
       embed(op, lane);
       return;
-    case OpKind::kRmsNorm: {
-      const int64_t width = model_->spec().tensors[static_cast<size_t>(op.x)].width;
-      kernels.rmsNorm({tensor(op.x), op.residual >= 0 ? tensor(op.residual) : nullptr, model_->vector(op.weight),
-                       tensor(op.out), rowsOf(op.x), width, op.eps},
-                      lane);
+    case OpKind::kRmsNorm:
+      kernels.rmsNorm(normArgs(op, tensor(op.out)), lane);
       return;
-    }
     case OpKind::kLinear:
-      kernels.linear({tensor(op.x), &model_->linear(index), op.residual >= 0 ? tensor(op.residual) : nullptr,
+      kernels.linear({x ? x : tensor(op.x), &model_->linear(index), op.residual >= 0 ? tensor(op.residual) : nullptr,
                       tensor(op.out), rowsOf(op.x), shared_.data()},
                      lane);
       return;

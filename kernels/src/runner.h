@@ -46,19 +46,26 @@ class Runner {
 
  private:
   void runOps(const Lane& lane);
-  void runOp(size_t index, const Lane& lane);
+  void runOp(size_t index, const Lane& lane, const float* x);
+  const float* normForOneself(const OpSpec& op, const Lane& lane) const;
   void embed(const OpSpec& op, const Lane& lane) const;
   void gather(const OpSpec& op, const Lane& lane) const;
   void drawTokens(const OpSpec& op, const Lane& lane);
   void copyOut();
   void poisonMemory(const Lane& lane);
+  // What runOps needs to know of the ops to spare barriers and memory's idle time where a step has few rows.
+  void planFewRows(int threads);
+  RmsNormArgs normArgs(const OpSpec& op, float* out) const;
   AttentionArgs attentionArgs(const OpSpec& op) const;
   int64_t rowsOf(int tensor) const;
   float* tensor(int id) const { return tensors_[static_cast<size_t>(id)]; }
 
   std::shared_ptr<const Model> model_;
   StepView step_{};
-  Region workspace_, shared_;
+  Region workspace_, shared_, ownRows_;
+  size_t ownRowsBytes_ = 0;
+  std::vector<bool> fusedNorm_;      // by op: a norm whose lanes may each compute all rows, for the linear after it
+  std::vector<size_t> nextLinear_;   // by op: the linear after it, or the number of ops
   std::vector<float*> tensors_;
   // Last: its threads use everything above.
   std::unique_ptr<Team> team_;

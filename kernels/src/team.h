@@ -31,6 +31,12 @@ class Team {
 
   Barrier barrier_;
   std::vector<Lane> lanes_;
+  // What the lanes point to, in cache lines of its own: written at every barrier.
+  struct LaneState {
+    alignas(64) ReadAhead ahead;
+    Claims claims;
+  };
+  std::vector<LaneState> states_;
   Region scratch_;
   std::function<void(const Lane&)> step_;
   std::function<void()> finished_;

@@ -1,4 +1,4 @@
-// out = epilogue(x W^T + bias) (+ residual): prepares the activations, then shares the pairs of channels among the threads.
+// out = epilogue(x W^T + bias) (+ residual): prepares the activations, then divides the pairs of channels among the threads.
 #include "linear.h"
 
 #include "kernels.h"
@@ -189,13 +189,10 @@ void linear(const LinearArgs& args, const Lane& lane) {
       lane.sync();
     }
   }
-  int64_t totalPairs = 0;
-  for (int s = 0; s < weight.segmentCount; ++s) totalPairs += weight.segments[s].pairs;
-  int64_t begin, end;
-  lane.share(totalPairs, &begin, &end);
   Tiles tiles;
-  int64_t segmentFirst = 0;
-  for (int s = 0; s < weight.segmentCount; ++s) {
+  lane.divide(linearPairs(weight), [&](int64_t pair) {
+    int s = 0;
+    for (; pair >= weight.segments[s].pairs; ++s) pair -= weight.segments[s].pairs;
     const PackedSegment& segment = weight.segments[s];
     PreparedRows rows{prepared, weight.preparedRowBytes, (weight.k + kGroup - 1) / kGroup * 32, 0, 0};
     if (segment.kind == PackedKind::kBf16) {
@@ -203,32 +200,27 @@ void linear(const LinearArgs& args, const Lane& lane) {
     } else {
       rows.offsets = segmentMetaOffset(weight, s, &rows.starts);
     }
-    const int64_t first = begin > segmentFirst ? begin - segmentFirst : 0;
-    const int64_t last = end - segmentFirst < segment.pairs ? end - segmentFirst : segment.pairs;
     const int64_t width = weight.siluMul ? 16 : kPairChannels;
-    for (int64_t pair = first; pair < last; ++pair) {
-      const uint8_t* panel = segment.data + pair * segment.records * segment.recordBytes;
-      const int64_t column = segment.outOffset + pair * width;
-      const int64_t left = segment.outputs - pair * width;
-      const PairOutput output{segment.bias ? segment.bias + pair * kPairChannels : nullptr,
-                              args.residual ? args.residual + column : nullptr,
-                              args.out + column,
-                              weight.n,
-                              static_cast<int>(left < width ? left : width),
-                              weight.siluMul};
-      switch (segment.kind) {
-        case PackedKind::kF32:
-          floatPair(segment, panel, args.x, weight.k, args.rows, output);
-          break;
-        case PackedKind::kBf16:
-          bf16Pair(segment, panel, rows, args.rows, output, lane.scratch + weight.panelScratchBytes, tiles);
-          break;
-        default:
-          integerPair(segment, panel, rows, args.rows, weight.panelScratchBytes, output, lane, tiles);
-      }
+    const uint8_t* panel = segment.data + pair * segment.records * segment.recordBytes;
+    const int64_t column = segment.outOffset + pair * width;
+    const int64_t left = segment.outputs - pair * width;
+    const PairOutput output{segment.bias ? segment.bias + pair * kPairChannels : nullptr,
+                            args.residual ? args.residual + column : nullptr,
+                            args.out + column,
+                            weight.n,
+                            static_cast<int>(left < width ? left : width),
+                            weight.siluMul};
+    switch (segment.kind) {
+      case PackedKind::kF32:
+        floatPair(segment, panel, args.x, weight.k, args.rows, output);
+        break;
+      case PackedKind::kBf16:
+        bf16Pair(segment, panel, rows, args.rows, output, lane.scratch + weight.panelScratchBytes, tiles);
+        break;
+      default:
+        integerPair(segment, panel, rows, args.rows, weight.panelScratchBytes, output, lane, tiles);
     }
-    segmentFirst += segment.pairs;
-  }
+  });
 }
 
 }  // namespace nvlm::NVLM_PATH

@@ -20,6 +20,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../parallel.h"
+
 namespace nvlm {
 
 enum class PackedKind : int { kF32, kBf16, kU8, kU4 };
@@ -61,7 +63,7 @@ struct PackedLinear {
   int64_t panelScratchBytes;   // one unpacked kU4 pair, as kU8
 };
 
-// Rows that every thread prepares for itself rather than meet at a barrier.
+// Rows that every thread prepares for itself rather than meet at a barrier; a step of so few waits for memory, not arithmetic.
 constexpr int64_t kOwnRows = 4;
 constexpr int64_t kTileScratchBytes = 32 << 10;  // accumulators of the AMX path
 
@@ -72,6 +74,30 @@ inline size_t linearLaneBytes(const PackedLinear& w) {
 }
 inline size_t linearSharedBytes(const PackedLinear& w, int64_t rows) {
   return static_cast<size_t>((rows + kPreparedRowsPad) * w.preparedRowBytes);
+}
+
+inline int64_t linearPairs(const PackedLinear& w) {
+  int64_t pairs = 0;
+  for (int s = 0; s < w.segmentCount; ++s) pairs += w.segments[s].pairs;
+  return pairs;
+}
+
+// The first `bytes` of panels that a lane will read, less when its share of the first segment it has a part in is smaller.
+inline ReadAhead linearReadAhead(const PackedLinear& w, const Lane& lane, int64_t bytes) {
+  int64_t begin, end;
+  lane.share(linearPairs(w), &begin, &end);
+  for (int s = 0; s < w.segmentCount && begin < end; ++s) {
+    const PackedSegment& segment = w.segments[s];
+    if (begin < segment.pairs) {
+      const int64_t pairBytes = segment.records * segment.recordBytes;
+      const int64_t left = ((end < segment.pairs ? end : segment.pairs) - begin) * pairBytes;
+      const uint8_t* first = segment.data + begin * pairBytes;
+      return {first, first + (left < bytes ? left : bytes)};
+    }
+    begin -= segment.pairs;
+    end -= segment.pairs;
+  }
+  return {};
 }
 
 }  // namespace nvlm
