@@ -1,11 +1,12 @@
 /** Builds the parts of an engine and hands them over: model reference -> weights, program, cache -> engine. Reads no environment. */
 import { readFileSync } from 'node:fs';
-import { availableParallelism, freemem } from 'node:os';
+import { availableParallelism, freemem, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Backend, LoadedProgram, Runner } from '#kernels/backend.ts';
 import { createCpuBackend } from '#kernels/cpu.ts';
 import type { ComputeType } from '#kernels/program.ts';
 import { largestComputeType } from '#kernels/storage.ts';
+import { type CacheMemory, planBlocks } from './cache/plan-blocks.ts';
 import { buildProgram } from './model/registry.ts';
 import { createEngine } from './scheduler/engine.ts';
 import type { BatchMode } from './scheduler/modes/table.ts';
@@ -31,8 +32,10 @@ export interface LoadOptions {
   readonly maxBatchedTokens: number;
   readonly maxModelLength?: number | undefined;
   readonly blockSize?: number;
-  /** Bytes, or a share (0..1) of the free memory; default 0.3 of it, and never more than maxSequences full contexts need. */
-  readonly kvCacheMemory?: { readonly bytes: number } | { readonly share: number } | undefined;
+  /**
+   * Default 30% of the available memory, or one full context where that is more; never more than maxSequences full contexts need.
+   */
+  readonly kvCacheMemory?: CacheMemory | undefined;
   /** 0..1 of the phase named by `note`; undefined when its size is not known. */
   readonly onProgress?: (fraction: number | undefined, note: string) => void;
   readonly signal?: AbortSignal;
@@ -81,22 +84,12 @@ function availableMemory(): number {
   return freemem();
 }
 
-/** Blocks that fit the wanted memory; at least one full context when the memory was not named. */
-function planBlocks(
-  options: LoadOptions,
-  blockBytes: number,
-  blockSize: number,
-  maxModelLength: number,
-): number {
-  const wanted = options.kvCacheMemory ?? { share: 0.3 };
-  const bytes = 'bytes' in wanted ? wanted.bytes : wanted.share * availableMemory();
-  const blocksPerContext = Math.ceil(maxModelLength / blockSize);
-  // One block more than the sequences can use: block 0 is padding.
-  const useful = options.maxSequences * blocksPerContext + 1;
-  return Math.max(2, Math.min(useful, Math.floor(bytes / blockBytes)));
+/** Memory of the machine, or of the container where that has less, in bytes. */
+function totalMemory(): number {
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }
 
-/** Resolves, opens, repacks. Throws CheckpointError, ModelError, KernelError or NvlmError, each with a code and a remedy. */
+/** Resolves, opens, repacks. Throws CheckpointError, ModelError, CacheMemoryError, KernelError or NvlmError, each with a code and a remedy. */
 export async function loadModel(
   options: LoadOptions,
   backend: Backend = createCpuBackend({ isa: options.isa }),
@@ -126,7 +119,16 @@ export async function loadModel(
     largestComputeType(described.program, options.dtype),
     blockSize,
   );
-  const blockCount = planBlocks(options, blockBytes, blockSize, maxModelLength);
+  const totalBytes = totalMemory();
+  const blockCount = planBlocks({
+    wanted: options.kvCacheMemory,
+    blockBytes,
+    blockSize,
+    maxModelLength,
+    maxSequences: options.maxSequences,
+    totalBytes,
+    availableBytes: Math.min(availableMemory(), totalBytes),
+  });
   const loaded = await backend.load(described.program, {
     cache: { blockSize, blockCount },
     computeType: options.dtype,

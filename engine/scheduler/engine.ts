@@ -177,7 +177,11 @@ class Engine implements GenerationEngine {
     const arrivals = this.#newArrivals;
     this.#newArrivals = [];
     const nowMs = this.#now();
-    for (const active of arrivals) this.#announcePosition(active, nowMs);
+    const { waiting } = this.#scheduler;
+    for (const active of arrivals) {
+      if (active.sequence.state !== 'waiting') continue;
+      this.#announcePosition(active, waiting.indexOf(active.sequence) + 1, nowMs);
+    }
     this.#settle();
   }
 
@@ -357,22 +361,19 @@ class Engine implements GenerationEngine {
   #tellQueueNews(): void {
     this.#cancelQueueNews = undefined;
     const nowMs = this.#now();
-    for (const sequence of this.#scheduler.waiting) {
-      this.#announcePosition(this.#active.get(sequence)!, nowMs);
+    for (const [index, sequence] of this.#scheduler.waiting.entries()) {
+      this.#announcePosition(this.#active.get(sequence)!, index + 1, nowMs);
     }
     this.#settle();
   }
 
-  /** Tells a request that has not started its place in the queue, if that is news. */
-  #announcePosition(active: ActiveRequest, nowMs: number): void {
-    if (active.sequence.state !== 'waiting' || active.firstScheduledAtMs !== undefined) return;
-    const { waiting } = this.#scheduler;
-    const position = waiting.indexOf(active.sequence) + 1;
-    if (position === active.announcedPosition) return;
+  /** Tells a waiting request its place in the queue, if that is news; one that was preempted hears nothing. */
+  #announcePosition(active: ActiveRequest, position: number, nowMs: number): void {
+    if (active.firstScheduledAtMs !== undefined || position === active.announcedPosition) return;
     if (nowMs - active.announcedAtMs < QUEUE_NEWS_INTERVAL_MS) return;
     active.announcedPosition = position;
     active.announcedAtMs = nowMs;
-    active.stream.push({ type: 'queued', position, waiting: waiting.length });
+    active.stream.push({ type: 'queued', position, waiting: this.#scheduler.waiting.length });
   }
 
   #untilIdle(): Promise<void> {
