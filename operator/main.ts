@@ -7,11 +7,13 @@ import { Expectations } from './kube/expectations.ts';
 import { defaultIdentity, LeaseElection } from './kube/lease.ts';
 import { WorkQueue } from './kube/queue.ts';
 import { OperatorMetrics } from './metrics.ts';
-import type { ControllerContext } from './nvlm/context.ts';
+import type { ControllerContext, MetricsState } from './nvlm/context.ts';
 import { NVLMController } from './nvlm/controller.ts';
 import { OptionError, operatorHelp, readOperatorOptions } from './options.ts';
+import { createQueueMetrics } from './queue-metrics.ts';
 import { DepthBook } from './scaling/depth.ts';
 import { runScraper } from './scaling/scraper.ts';
+import { serveMetrics } from './serve-metrics.ts';
 
 function readOptions() {
   try {
@@ -39,6 +41,10 @@ const watched = createWatched({
   onListenerError: (error) => logger.error({ err: error }, 'a change could not be handled'),
 });
 
+let metricsState: MetricsState = {
+  status: 'off',
+  message: 'The operator runs with --metrics-api none',
+};
 const context: ControllerContext = {
   client,
   deployments: watched.deployments,
@@ -46,7 +52,7 @@ const context: ControllerContext = {
   children: watched.children,
   expectations: new Expectations(),
   depths,
-  metricsState: () => ({ status: 'off', message: 'The metrics API is not served' }),
+  metricsState: () => metricsState,
   engineImage: options.engineImage,
   imagePullPolicy: options.imagePullPolicy,
   operatorNamespace: options.namespace,
@@ -90,6 +96,8 @@ const election = new LeaseElection({
   onError: (error) => logger.warn({ err: error }, 'the lease could not be taken or renewed'),
 });
 
+const isLeader = (): boolean => election.isLeader || !options.leaderElection;
+
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, () => {
@@ -99,7 +107,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 metrics.gauge('nvlm_operator_is_leader', '1 on the replica that writes', [], () => [
-  [{}, election.isLeader || !options.leaderElection ? 1 : 0],
+  [{}, isLeader() ? 1 : 0],
 ]);
 metrics.gauge('nvlm_operator_queue_depth', 'Keys that wait', [], () => [[{}, queue.depth]]);
 metrics.gauge('nvlm_operator_queue_oldest_seconds', 'Age of the key that waits longest', [], () => [
@@ -157,6 +165,33 @@ const scraping = runScraper(
   },
   stop.signal,
 );
+const serving =
+  options.metricsApi === 'none'
+    ? Promise.resolve()
+    : serveMetrics(
+        {
+          client,
+          source: createQueueMetrics(watched, depths),
+          api: options.metricsApi,
+          namespace: options.namespace,
+          serviceName: options.metricsService,
+          servicePort: options.metricsServicePort,
+          host: options.host,
+          port: options.metricsPort,
+          isLeader,
+          onState: (state) => {
+            if (state.status === metricsState.status) return;
+            metricsState = state;
+            logger.info(state, 'metrics API');
+            for (const { metadata } of watched.deployments.list()) {
+              queue.add(`${metadata.namespace}/${metadata.name}`, 'background');
+            }
+          },
+          onError: (error) => logger.warn({ err: error }, 'the metrics API is in trouble'),
+        },
+        stop.signal,
+        (port) => logger.info({ port }, 'the metrics API listens'),
+      );
 const lead = async (fence: AbortSignal): Promise<void> => {
   const synced = Promise.all(watched.reflectors.map(({ reflector }) => reflector.synced));
   await Promise.race([synced, new Promise((resolve) => fence.addEventListener('abort', resolve))]);
@@ -166,5 +201,5 @@ const lead = async (fence: AbortSignal): Promise<void> => {
   logger.info({ identity }, 'leading no more');
 };
 await (options.leaderElection ? election.run(lead, stop.signal) : lead(stop.signal));
-await Promise.all([...watching, scraping]);
+await Promise.all([...watching, scraping, serving]);
 await http.close();

@@ -35,6 +35,22 @@ export const OPERATOR_OPTIONS = {
   workers: required(integer(1, 64), '8', 'NVLMDeployments that are worked on at once'),
   'scrape-period': required(duration, '2s', 'How often engines are asked for their queue'),
   'scrape-timeout': required(duration, '1s', 'How long one engine may take to answer'),
+  'metrics-api': required(
+    choice('custom', 'external', 'none'),
+    'custom',
+    'Where the HPA reads queue depth: custom.metrics.k8s.io, external.metrics.k8s.io, or nowhere',
+  ),
+  'metrics-port': required(
+    integer(0, 65535),
+    '6443',
+    'Port of the metrics API; 0 picks a free one',
+  ),
+  'metrics-service': required(
+    text,
+    'nvlm-operator-metrics',
+    'Service in the namespace of the operator that leads to the metrics port',
+  ),
+  'metrics-service-port': required(integer(1, 65535), '443', 'Port of that Service'),
   'log-level': required(
     choice('fatal', 'error', 'warn', 'info', 'debug', 'silent'),
     'info',

@@ -16,6 +16,8 @@ export interface ControlPlaneOptions {
   readonly kwokConfig?: string;
   /** Applied before the controllers start: their discovery is refreshed only every 30 s. */
   readonly crds?: readonly KubeObject[];
+  /** Of KWOK's pods. */
+  readonly podCidr?: string;
   /** Address of this host that EndpointSlices may name; loopback when nothing outside the API server calls it. */
   readonly hostAddress?: string;
   readonly apiServerArgs?: readonly string[];
@@ -45,6 +47,7 @@ export async function startControlPlane({
   kwok = false,
   kwokConfig,
   crds = [],
+  podCidr = '10.251.0.1/24',
   hostAddress = '127.0.0.1',
   apiServerArgs = [],
   controllerArgs = [],
@@ -143,7 +146,7 @@ export async function startControlPlane({
       '--manage-all-nodes=false',
       '--manage-nodes-with-label-selector=type=kwok',
       '--node-lease-duration-seconds=40',
-      '--cidr=10.250.0.1/24',
+      `--cidr=${podCidr}`,
       `--node-ip=${hostAddress}`,
       ...(kwokConfig === undefined ? [] : [`--config=${kwokConfig}`]),
     ],

@@ -1,0 +1,95 @@
+/** Who serves custom.metrics.k8s.io in this cluster: we register ourselves, unless somebody else is there, whom we never overwrite. */
+import type { KubeClient } from '../kube/client.ts';
+import { isNotFound } from '../kube/errors.ts';
+import { type KubeObject, objectPath, RESOURCES } from '../kube/resource.ts';
+
+export type ProviderState =
+  | { readonly status: 'served'; readonly message: string }
+  | { readonly status: 'foreign'; readonly message: string }
+  | { readonly status: 'unreachable'; readonly message: string };
+
+export interface ProviderOptions {
+  readonly client: KubeClient;
+  readonly group: string;
+  /** The preferred one first. */
+  readonly versions: readonly string[];
+  readonly service: { readonly name: string; readonly namespace: string; readonly port: number };
+  readonly fieldManager: string;
+}
+
+interface ApiService extends KubeObject {
+  readonly spec: {
+    readonly caBundle?: string;
+    readonly service?: { readonly name?: string; readonly namespace?: string };
+  };
+  readonly status?: {
+    readonly conditions?: readonly {
+      readonly type: string;
+      readonly status: string;
+      readonly message?: string;
+    }[];
+  };
+}
+
+/** Looks who serves each version, registers ours where nobody does, keeps the authorities up to date. Throws KubeError. */
+export async function register(
+  { client, group, versions, service, fieldManager }: ProviderOptions,
+  authorityBundle: string,
+  signal?: AbortSignal,
+): Promise<ProviderState> {
+  const caBundle = Buffer.from(authorityBundle).toString('base64');
+  const states: (ApiService | undefined)[] = [];
+  for (const version of versions) {
+    states.push(await find(client, `${version}.${group}`));
+  }
+  const foreign = states.find((found) => found !== undefined && !isOurs(found, service));
+  if (foreign !== undefined) {
+    const { namespace, name } = foreign.spec.service ?? {};
+    const owner = name === undefined ? 'the API server itself' : `Service ${namespace}/${name}`;
+    return {
+      status: 'foreign',
+      message: `APIService ${foreign.metadata.name} belongs to ${owner}: queue depth is not served, the operator scales by itself. Remove that provider, or run the operator with --metrics-api external.`,
+    };
+  }
+  for (const [i, version] of versions.entries()) {
+    if (states[i]?.spec.caBundle === caBundle) continue;
+    await client.apply(
+      RESOURCES.apiService,
+      {
+        apiVersion: 'apiregistration.k8s.io/v1',
+        kind: 'APIService',
+        metadata: { name: `${version}.${group}` },
+        spec: {
+          group,
+          version,
+          service: { name: service.name, namespace: service.namespace, port: service.port },
+          caBundle,
+          groupPriorityMinimum: 100,
+          versionPriority: 200 - 100 * i,
+        },
+      },
+      { fieldManager, force: true, ...(signal && { signal }) },
+    );
+  }
+  const available = states[0]?.status?.conditions?.find(({ type }) => type === 'Available');
+  if (available?.status === 'True') {
+    return { status: 'served', message: `queue_depth is served at ${group}` };
+  }
+  return {
+    status: 'unreachable',
+    message: `APIService ${versions[0]}.${group} is not available yet: ${available?.message ?? 'the API server has not looked'}`,
+  };
+}
+
+async function find(client: KubeClient, name: string): Promise<ApiService | undefined> {
+  try {
+    const path = objectPath(RESOURCES.apiService, name);
+    return (await client.request({ method: 'GET', path })) as ApiService;
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+const isOurs = ({ spec }: ApiService, service: ProviderOptions['service']): boolean =>
+  spec.service?.name === service.name && spec.service?.namespace === service.namespace;

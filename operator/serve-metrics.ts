@@ -1,0 +1,108 @@
+/** Runs the metrics API: certificate, front-proxy authority and registration are looked after again and again. */
+import { FIELD_MANAGER } from '#charts/labels.ts';
+import type { KubeClient } from './kube/client.ts';
+import { type Clock, pause, systemClock } from './kube/clock.ts';
+import { isNotFound } from './kube/errors.ts';
+import { type KubeObject, objectPath, RESOURCES } from './kube/resource.ts';
+import { Authorizer } from './metrics-api/authorize.ts';
+import { type FrontProxyConfig, readFrontProxyConfig } from './metrics-api/front-proxy.ts';
+import { obtainMaterial } from './metrics-api/material.ts';
+import { register } from './metrics-api/provider.ts';
+import { MetricsServer, type MetricsSource } from './metrics-api/server.ts';
+import { CUSTOM_GROUP, EXTERNAL_GROUP } from './metrics-api/values.ts';
+import type { MetricsState } from './nvlm/context.ts';
+
+export interface ServeMetricsOptions {
+  readonly client: KubeClient;
+  readonly source: MetricsSource;
+  readonly api: 'custom' | 'external';
+  readonly namespace: string;
+  readonly serviceName: string;
+  readonly servicePort: number;
+  readonly host: string;
+  readonly port: number;
+  /** Only the leader registers; all replicas answer. */
+  readonly isLeader: () => boolean;
+  readonly onState: (state: MetricsState) => void;
+  readonly onError: (error: unknown) => void;
+  readonly periodMs?: number;
+  readonly clock?: Clock;
+}
+
+/** Until `signal` aborts. `listening` is told the port. Rejects when the port cannot be had. */
+export async function serveMetrics(
+  options: ServeMetricsOptions,
+  signal: AbortSignal,
+  listening: (port: number) => void,
+): Promise<void> {
+  const { client, source, api, namespace, serviceName, servicePort, periodMs = 5000 } = options;
+  const { clock = systemClock, onState, onError } = options;
+  const hosts = [
+    `${serviceName}.${namespace}.svc`,
+    `${serviceName}.${namespace}.svc.cluster.local`,
+  ];
+  const material = () =>
+    obtainMaterial({
+      client,
+      namespace,
+      secretName: `${serviceName}-tls`,
+      hosts,
+      now: () => new Date(),
+    });
+  const provider = {
+    client,
+    group: api === 'custom' ? CUSTOM_GROUP : EXTERNAL_GROUP,
+    versions: api === 'custom' ? ['v1beta2', 'v1beta1'] : ['v1beta1'],
+    service: { name: serviceName, namespace, port: servicePort },
+    fieldManager: FIELD_MANAGER,
+  };
+  let server: MetricsServer | undefined;
+  while (!signal.aborted) {
+    try {
+      const current = await material();
+      if (server === undefined) {
+        const authorizer = new Authorizer({ client, clock });
+        server = new MetricsServer({ source, authorizer, onError }, current);
+        listening(await server.listen(options.host, options.port));
+      }
+      server.update(current, await readFrontProxy(client));
+      if (options.isLeader()) onState(await register(provider, current.authorityBundle, signal));
+      else onState(await look(client, provider));
+    } catch (error) {
+      if (!signal.aborted) onError(error);
+      if (server === undefined && !(error instanceof Error && error.name === 'KubeError'))
+        throw error;
+    }
+    await pause(clock, periodMs, signal);
+  }
+  await server?.close();
+}
+
+async function readFrontProxy(client: KubeClient): Promise<FrontProxyConfig | undefined> {
+  const path = objectPath(RESOURCES.configMap, 'extension-apiserver-authentication', 'kube-system');
+  try {
+    const map = (await client.request({ method: 'GET', path })) as KubeObject & {
+      readonly data?: Readonly<Record<string, string>>;
+    };
+    return readFrontProxyConfig(map.data);
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+/** What a replica that does not lead can say: that it answers. */
+async function look(
+  client: KubeClient,
+  { group, versions }: { readonly group: string; readonly versions: readonly string[] },
+): Promise<MetricsState> {
+  const path = objectPath(RESOURCES.apiService, `${versions[0]}.${group}`);
+  const isThere = await client
+    .request({ method: 'GET', path })
+    .then(() => true)
+    .catch(() => false);
+  return {
+    status: isThere ? 'served' : 'unreachable',
+    message: isThere ? `queue_depth is served at ${group}` : 'no leader has registered it yet',
+  };
+}

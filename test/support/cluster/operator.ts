@@ -1,0 +1,201 @@
+/** The operator as its own process against a test cluster, with what an installation would have put there. */
+import { join } from 'node:path';
+import { customResourceDefinition } from '#crds/crd.ts';
+import type { KubeClient } from '#operator/kube/client.ts';
+import { type KubeObject, RESOURCES } from '#operator/kube/resource.ts';
+import { type ControlPlane, startControlPlane } from './control-plane.ts';
+import { createNodes, type NodeKind } from './nodes.ts';
+import { type Child, eventually, freePorts, startChild } from './processes.ts';
+import { type StubEngines, startStubEngines } from './stub-engines.ts';
+import { claimSubnet } from './subnet.ts';
+
+const root = join(import.meta.dirname, '../../..');
+export const NAMESPACE = 'nvlm-system';
+
+export interface OperatorProcess {
+  readonly child: Child;
+  readonly url: string;
+  /** Its standard output so far. */
+  log(): string;
+}
+
+export interface TestCluster {
+  readonly plane: ControlPlane;
+  readonly client: KubeClient;
+  readonly engines: StubEngines;
+  startOperator(options?: {
+    readonly args?: readonly string[];
+    readonly kubeconfig?: string;
+  }): Promise<OperatorProcess>;
+  kubectl(...args: string[]): Promise<{ readonly code: number; readonly output: string }>;
+  stop(): Promise<void>;
+}
+
+/** A control plane with KWOK nodes, the custom resource, and addresses for pods; no operator yet. */
+export async function startTestCluster({
+  nodes,
+  controllerArgs,
+}: {
+  readonly nodes?: readonly NodeKind[];
+  readonly controllerArgs?: readonly string[];
+} = {}): Promise<TestCluster> {
+  const subnet = await claimSubnet();
+  const plane = await startControlPlane({
+    kwok: true,
+    crds: [customResourceDefinition as unknown as KubeObject],
+    podCidr: subnet.podCidr,
+    hostAddress: subnet.hostAddress,
+    ...(controllerArgs && { controllerArgs }),
+  }).catch(async (error: unknown) => {
+    await subnet.release();
+    throw error;
+  });
+  const { client } = plane;
+  const operators: Child[] = [];
+  await createNodes(client, nodes);
+  await client.apply(
+    RESOURCES.namespace,
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
+    { fieldManager: 'test', force: true },
+  );
+  await allowHpa(client);
+  const [metricsPort = 0] = await freePorts(1);
+  await publish(client, subnet.hostAddress, metricsPort);
+  const engines = await startStubEngines(client);
+  return {
+    plane,
+    client,
+    engines,
+    async startOperator({ args = [], kubeconfig = plane.kubeconfig } = {}) {
+      const name = `operator-${operators.length + 1}`;
+      const logFile = join(plane.folder, 'log', `${name}.log`);
+      const isFirst = operators.every((operator) => operator.hasExited);
+      const child = startChild(
+        name,
+        process.execPath,
+        [
+          join(root, 'operator/main.ts'),
+          `--kubeconfig=${kubeconfig}`,
+          '--host=0.0.0.0',
+          '--port=0',
+          // The Service leads to one of them; the others answer elsewhere.
+          `--metrics-port=${isFirst ? metricsPort : 0}`,
+          '--lease-duration=3s',
+          '--scrape-period=300ms',
+          '--image-pull-policy=Never',
+          ...args,
+        ],
+        { logFile, env: { NODE_EXTRA_CA_CERTS: '' } },
+      );
+      operators.push(child);
+      const log = (): string => child.tail(10_000);
+      const url = await eventually(
+        `${name} listens`,
+        () => {
+          if (child.hasExited) throw new Error('it ended');
+          return /listening on (http:\/\/\S+?)"/.exec(log())?.[1] ?? '';
+        },
+        { explain: () => child.tail() },
+      );
+      return { child, url: url.replace('0.0.0.0', '127.0.0.1'), log };
+    },
+    async kubectl(...args) {
+      const { spawn } = await import('node:child_process');
+      return new Promise((resolve) => {
+        const child = spawn(join(plane.programs, 'kubectl'), [
+          '--kubeconfig',
+          plane.kubeconfig,
+          ...args,
+        ]);
+        let output = '';
+        child.stdout.on('data', (chunk) => (output += chunk));
+        child.stderr.on('data', (chunk) => (output += chunk));
+        child.on('close', (code) => resolve({ code: code ?? 1, output }));
+      });
+    },
+    async stop() {
+      for (const operator of operators) await operator.stop('SIGTERM', 5000);
+      await engines.stop();
+      await plane.stop();
+      await subnet.release();
+    },
+  };
+}
+
+/** The Service that the APIService names, leading to this host. */
+async function publish(client: KubeClient, address: string, port: number): Promise<void> {
+  const name = 'nvlm-operator-metrics';
+  const apply = { fieldManager: 'test', force: true };
+  await client.apply(
+    RESOURCES.service,
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name, namespace: NAMESPACE },
+      spec: { ports: [{ name: 'https', port: 443, targetPort: port, protocol: 'TCP' }] },
+    },
+    apply,
+  );
+  await client.apply(
+    {
+      group: 'discovery.k8s.io',
+      version: 'v1',
+      kind: 'EndpointSlice',
+      plural: 'endpointslices',
+      namespaced: true,
+    },
+    {
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { name, namespace: NAMESPACE, labels: { 'kubernetes.io/service-name': name } },
+      addressType: 'IPv4',
+      ports: [{ name: 'https', port, protocol: 'TCP' }],
+      endpoints: [{ addresses: [address], conditions: { ready: true } }],
+    },
+    apply,
+  );
+}
+
+/** What an installation grants to the HPA's controller. */
+async function allowHpa(client: KubeClient): Promise<void> {
+  const rbac = (kind: string, plural: string) => ({
+    group: 'rbac.authorization.k8s.io',
+    version: 'v1',
+    kind,
+    plural,
+    namespaced: false,
+  });
+  const name = 'nvlm-hpa';
+  const apiVersion = 'rbac.authorization.k8s.io/v1';
+  const apply = { fieldManager: 'test', force: true };
+  const rules = [
+    {
+      apiGroups: ['custom.metrics.k8s.io', 'external.metrics.k8s.io'],
+      resources: ['*'],
+      verbs: ['get', 'list'],
+    },
+    {
+      apiGroups: ['serving.nvlm.dev'],
+      resources: ['nvlmdeployments/scale'],
+      verbs: ['get', 'update'],
+    },
+  ];
+  await client.apply(
+    rbac('ClusterRole', 'clusterroles'),
+    { apiVersion, kind: 'ClusterRole', metadata: { name }, rules },
+    apply,
+  );
+  await client.apply(
+    rbac('ClusterRoleBinding', 'clusterrolebindings'),
+    {
+      apiVersion,
+      kind: 'ClusterRoleBinding',
+      metadata: { name },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name },
+      subjects: [
+        { kind: 'ServiceAccount', name: 'horizontal-pod-autoscaler', namespace: 'kube-system' },
+      ],
+    },
+    apply,
+  );
+}
