@@ -6,7 +6,7 @@ import { loadModel } from '#engine/start.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { kernelsBench } from './kernels.ts';
 import { describeMachine } from './machine.ts';
-import { modelBench } from './model.ts';
+import { modelBench, worksNamed } from './model.ts';
 import { installLlamaCpp, requantise, startLlamaServer, timeQuestions } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
 import { printResult, writeResult } from './result.ts';
@@ -32,6 +32,7 @@ const help = `npm run bench -- COMMAND [options]
   --url URL           serve: a server that runs already, instead of starting one
   --slo-ttft MS       serve: first-token objective (default 2000)
   --slo-tpot MS       serve: per-token objective (default 100)
+  --work TEXT         model: only works whose name contains this, such as "prefill 512" (may be repeated)
   --isa NAME          kernels: only this path
   --output DIR        where the report goes (default bench/results)
 `;
@@ -51,6 +52,7 @@ const { values, positionals } = parseArgs({
     url: { type: 'string' },
     'slo-ttft': { type: 'string', default: '2000' },
     'slo-tpot': { type: 'string', default: '100' },
+    work: { type: 'string', multiple: true, default: [] },
     isa: { type: 'string' },
     output: { type: 'string', default: join(import.meta.dirname, 'results') },
     help: { type: 'boolean', short: 'h', default: false },
@@ -85,6 +87,15 @@ const count = (name: string, text: string): number => {
   }
   return value;
 };
+const works = (() => {
+  try {
+    return worksNamed(values.work);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    console.error(error.message);
+    process.exit(2);
+  }
+})();
 const threads = count('threads', values.threads);
 const rounds = count('rounds', values.rounds);
 const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
@@ -168,7 +179,7 @@ async function run(): Promise<BenchResult> {
   try {
     if (command === 'model')
       return await step('Model', (progress) =>
-        modelBench(model, { rounds, threads, peers: variants }, progress),
+        modelBench(model, { works, rounds, threads, peers: variants }, progress),
       );
     const servers = await Promise.all(
       variants.map(async ({ name, peer, gguf }) => ({

@@ -17,6 +17,18 @@ const works = [
 ] as const;
 type Work = (typeof works)[number];
 
+/** The works whose name contains one of the texts; all without any. Throws RangeError when a text names none. */
+export function worksNamed(texts: readonly string[]): readonly Work[] {
+  for (const text of texts)
+    if (!works.some(({ name }) => name.includes(text)))
+      throw new RangeError(
+        `--work ${text}: expected part of one of: ${works.map(({ name }) => name).join('; ')}.`,
+      );
+  return works.filter(
+    ({ name }) => texts.length === 0 || texts.some((text) => name.includes(text)),
+  );
+}
+
 export interface PeerVariant {
   readonly name: string;
   readonly peer: LlamaCpp;
@@ -64,12 +76,14 @@ const theirs = (variant: PeerVariant, work: Work, threads: number): Promise<numb
 export async function modelBench(
   model: LoadedModel,
   options: {
+    readonly works: readonly Work[];
     readonly rounds: number;
     readonly threads: number;
     readonly peers: readonly PeerVariant[];
   },
   progress: (fraction: number, note: string) => void,
 ): Promise<BenchResult> {
+  const { works } = options;
   const names = ['ours', ...options.peers.map(({ name }) => name)];
   const samples = works.map(() => names.map(() => [] as number[]));
   const total = works.length * (options.rounds + 1) * names.length;
