@@ -41,6 +41,8 @@ export class BlockManager {
    * Leading blocks found in the prefix cache count as computed; the last known token never does: its logits are wanted.
    */
   admit(sequence: Sequence, reserve: number): boolean {
+    // The last token's block is always a new one: without it, spare the look at a prompt of thousands of blocks.
+    if (1 + reserve > this.#pool.freeCount) return false;
     const total = Math.ceil(sequence.length / this.blockSize);
     const hits = this.#findPrefix(sequence);
     let needed = total - hits.length;

@@ -1,17 +1,26 @@
 /** The generation engine: requests in, event streams out, and between them one step loop per lane. */
 import type { Forward } from '#engine/model/forward.ts';
-import { NvlmError } from '#engine/protocol/errors.ts';
+import type { NvlmError } from '#engine/protocol/errors.ts';
 import { ActiveRequest, type CancelTimer } from './active-request.ts';
 import { CompletionRate } from './completion-rate.ts';
+import {
+  queueFull,
+  queueTimeout,
+  shuttingDown,
+  slowReader,
+  stepFailed,
+  undrawable,
+} from './engine-errors.ts';
 import { EventStream } from './event-stream.ts';
 import type { BatchMode } from './modes/table.ts';
+import type { Plan, Progress } from './plan.ts';
 import type {
   EngineStats,
   GenerationEngine,
   GenerationEvent,
   GenerationRequest,
 } from './request.ts';
-import { type Plan, type Progress, Scheduler } from './scheduler.ts';
+import { Scheduler } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
 import { StepBuilder } from './step-builder.ts';
 import { validateRequest } from './validate-request.ts';
@@ -226,11 +235,7 @@ class Engine implements GenerationEngine {
       const progress = this.#scheduler.commit(plan, outputs);
       for (const one of progress) this.#emitProgress(one, endedAtMs);
     } catch (cause) {
-      const error = new NvlmError(
-        'internal_error',
-        'The model could not compute a step of this request; other requests go on. Try again.',
-        { cause },
-      );
+      const error = stepFailed(cause);
       for (const sequence of this.#scheduler.fail(plan)) {
         const active = this.#active.get(sequence);
         if (active !== undefined) this.#fail(active, error);
@@ -293,16 +298,10 @@ class Engine implements GenerationEngine {
     const { sequence, stream } = active;
     if (sequence.isPaused || stream.unreadCount <= this.#options.maxUnreadTokens) return;
     sequence.isPaused = true;
-    const seconds = this.#options.slowReaderTimeoutMs / 1000;
-    active.cancelPauseTimer = this.#setTimer(() => {
-      this.#fail(
-        active,
-        new NvlmError(
-          'slow_reader',
-          `${stream.unreadCount} events were left unread for ${seconds} s; the limit is ${this.#options.maxUnreadTokens}. Read faster.`,
-        ),
-      );
-    }, this.#options.slowReaderTimeoutMs);
+    active.cancelPauseTimer = this.#setTimer(
+      () => this.#fail(active, slowReader(stream.unreadCount, this.#options)),
+      this.#options.slowReaderTimeoutMs,
+    );
   }
 
   #resumeWhenRead({ sequence, stream, cancelPauseTimer }: ActiveRequest): void {
@@ -322,15 +321,8 @@ class Engine implements GenerationEngine {
   }
 
   #failQueued(active: ActiveRequest): void {
-    const seconds = this.#options.queueTimeoutMs / 1000;
-    this.#fail(
-      active,
-      new NvlmError(
-        'queue_timeout',
-        `The request waited ${seconds} s, the queue timeout, and was not started. Try again later.`,
-        { retryAfterSeconds: this.#secondsToDrainQueue(this.#now()) },
-      ),
-    );
+    const retryAfterSeconds = this.#secondsToDrainQueue(this.#now());
+    this.#fail(active, queueTimeout(this.#options.queueTimeoutMs, retryAfterSeconds));
   }
 
   /** The one way out of the engine for a request; the second of two ends that meet changes nothing. */
@@ -346,12 +338,7 @@ class Engine implements GenerationEngine {
     const waiting = this.#scheduler.waiting.length;
     const limit = this.#options.maxQueuedRequests + this.#scheduler.freePlaces;
     if (waiting < limit) return;
-    const retryAfterSeconds = this.#secondsToDrainQueue(nowMs);
-    throw new NvlmError(
-      'queue_full',
-      `${waiting} requests are waiting and the limit is ${this.#options.maxQueuedRequests}. Try again in ${retryAfterSeconds} s.`,
-      { retryAfterSeconds },
-    );
+    throw queueFull(waiting, this.#options.maxQueuedRequests, this.#secondsToDrainQueue(nowMs));
   }
 
   #secondsToDrainQueue(nowMs: number): number {
@@ -391,17 +378,3 @@ type Ending =
       readonly stopReason: number | null;
     }
   | { readonly type: 'error'; readonly error: NvlmError };
-
-function shuttingDown(): NvlmError {
-  return new NvlmError(
-    'shutting_down',
-    'The server is stopping and takes no more requests. Try another replica.',
-  );
-}
-
-function undrawable(): NvlmError {
-  return new NvlmError(
-    'internal_error',
-    'No token could be drawn: allowed ids and bans leave none, or the model gave no numbers. Loosen the restrictions.',
-  );
-}

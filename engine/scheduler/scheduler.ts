@@ -9,6 +9,13 @@ import { NvlmError } from '#engine/protocol/errors.ts';
 import { BlockManager } from './block-manager.ts';
 import type { BatchPolicy, ModeLimits, QueueView } from './modes/policy.ts';
 import { BATCH_MODES, type BatchMode } from './modes/table.ts';
+import {
+  type Finish,
+  type Plan,
+  type PlanEntry,
+  PROMPT_ROWS_PER_STEP,
+  type Progress,
+} from './plan.ts';
 import type { GenerationRequest, TokenLogprobs } from './request.ts';
 import { byRank, Sequence } from './sequence.ts';
 
@@ -22,45 +29,6 @@ export interface SchedulerOptions extends ModeLimits {
   readonly prefixCaching: boolean;
 }
 
-/** Tokens `start .. start + count` of one sequence in a step. */
-export interface PlanEntry {
-  readonly sequence: Sequence;
-  readonly start: number;
-  readonly count: number;
-  /** First logit row of the sequence in the step. */
-  readonly firstRow: number;
-  /** Prompt positions whose successor's log-probability is wanted: the first, and how many; a row each. */
-  readonly promptRowStart: number;
-  readonly promptRowCount: number;
-  /** The step reaches the last known token: the row after the prompt rows draws the next. */
-  readonly samples: boolean;
-}
-
-export interface Plan {
-  readonly lane: number;
-  readonly entries: PlanEntry[];
-  tokenCount: number;
-  rowCount: number;
-}
-
-export interface Finish {
-  /** 'undrawable': no id was left to draw, because of bans or because the logits are not numbers. */
-  readonly reason: 'stop' | 'length' | 'undrawable';
-  readonly stopReason: number | null;
-}
-
-/** What one step did for one sequence. */
-export interface Progress {
-  readonly sequence: Sequence;
-  readonly entry: PlanEntry;
-  /** The sampled token; undefined while the prompt is not through. */
-  readonly tokenId: number | undefined;
-  readonly logprobs: TokenLogprobs | undefined;
-  readonly finish: Finish | undefined;
-}
-
-/** Prompt log-probability rows of a step, at most: each costs a row of the language model head. */
-export const PROMPT_ROWS_PER_STEP = 32;
 /** A request of a priority one higher in number is served as if it had arrived so many steps later: nobody starves. */
 const STEPS_PER_PRIORITY = 256;
 const MAX_PRIORITY_DISTANCE = 1000;
@@ -111,9 +79,15 @@ export class Scheduler {
     return this.#preemptions;
   }
 
-  /** Sequences that could run beside the running ones if blocks allowed. */
+  /** Newcomers that could start now if blocks allowed: places that are empty and that the mode lets them take. */
   get freePlaces(): number {
-    return this.laneCount * this.sequencesPerLane - this.#running.length;
+    const places = this.laneCount * this.sequencesPerLane - this.#running.length;
+    const anyNumber = {
+      newcomers: places,
+      selected: this.#selected,
+      oldestWaitMs: Number.POSITIVE_INFINITY,
+    };
+    return Math.min(places, this.#policy.openings(anyNumber, this.#options));
   }
 
   /** Queues a request. Throws NvlmError 'context_length_exceeded' when it can never run. */

@@ -1,7 +1,7 @@
 /** Turns a plan into the flat arrays of a forward step. Buffers are reused: a runner copies its inputs before it returns. */
 import type { StepInputs } from '#engine/model/forward.ts';
 import { withCapacity } from './growable.ts';
-import { type Plan, type PlanEntry, PROMPT_ROWS_PER_STEP } from './scheduler.ts';
+import { type Plan, type PlanEntry, PROMPT_ROWS_PER_STEP } from './plan.ts';
 import type { Sequence } from './sequence.ts';
 
 /** Added to the one id that a prompt row must "draw": larger than any logit, and finite so that sums stay numbers. */

@@ -150,3 +150,24 @@ test('a prompt that is long is cut into chunks, and sequences that stream get a 
   await turnUntil(clock, () => open === 0);
   assert.deepEqual(sizes, [[1, 7], [1, 7], [1, 7], [1, 7], [1, 2], [1]]);
 });
+
+test('a place that a static batch leaves empty is no place for a waiting request: the queue limit holds', async () => {
+  const rig = fakeEngine({
+    mode: 'Static',
+    maxSequences: 2,
+    maxQueuedRequests: 1,
+    staticWindowMs: 0,
+  });
+  let open = 2;
+  const served = () => {
+    open--;
+  };
+  void run(rig.engine, { promptIds: [1], maxTokens: 20 }).then(served);
+  void run(rig.engine, { promptIds: [2], maxTokens: 1 }).then(served);
+  await turnUntil(rig.clock, () => open === 1);
+  const submit = () =>
+    rig.engine.submit(requestOf({ promptIds: [3] }), new AbortController().signal);
+  submit();
+  assert.throws(submit, { code: 'queue_full' });
+  await turnUntil(rig.clock, () => open === 0);
+});

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { BATCH_MODES, type BatchMode } from '#engine/scheduler/modes/table.ts';
-import { type Plan, PROMPT_ROWS_PER_STEP, Scheduler } from '#engine/scheduler/scheduler.ts';
+import { type Plan, PROMPT_ROWS_PER_STEP } from '#engine/scheduler/plan.ts';
+import { Scheduler } from '#engine/scheduler/scheduler.ts';
 import { byRank, type Sequence } from '#engine/scheduler/sequence.ts';
 import { requestOf } from './harness.ts';
 
