@@ -5,7 +5,7 @@ import { buildProgram } from '#engine/model/registry.ts';
 import { createEngine, type EngineOptions } from '#engine/scheduler/engine.ts';
 import type { EngineStats, TokenLogprobs } from '#engine/scheduler/request.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
-import type { Backend } from '#kernels/backend.ts';
+import type { Backend, Runner } from '#kernels/backend.ts';
 import type { ComputeType } from '#kernels/program.ts';
 import { testBackends } from '../../support/backends.ts';
 import { readGolden } from '../../support/golden.ts';
@@ -16,6 +16,16 @@ const BLOCK_SIZE = 16;
 const BLOCK_COUNT = 65;
 const LANES = 3;
 const golden = readGolden('a');
+const ENGINE_OPTIONS = {
+  ...defaultEngineOptions,
+  maxBatchedTokens: 64,
+  maxSequences: 5,
+  maxModelLength: 128,
+  blockSize: BLOCK_SIZE,
+  blockCount: BLOCK_COUNT,
+  vocabularyRows: golden.vocabularyRows,
+  prefixCaching: false,
+};
 
 /** Prompts of odd lengths, two of which begin alike for two blocks and a half. */
 function makeWork(seed: number): RequestOptions[] {
@@ -91,7 +101,7 @@ async function withModel(
   backend: Backend,
   computeType: ComputeType,
   work: readonly RequestOptions[],
-  use: (serve: Serve) => Promise<void>,
+  use: (serve: Serve, team: Runner) => Promise<void>,
 ): Promise<void> {
   const { program } = buildProgram(await openCheckpoint(golden.checkpointPath), {
     validTokenCount: golden.validIds,
@@ -108,25 +118,10 @@ async function withModel(
   const team = loaded.createRunner({ threads: 2 });
   const soloists = Array.from({ length: LANES }, () => loaded.createRunner({ threads: 1 }));
   try {
-    await use((overrides, rounds = 1, inTurn = false) =>
-      serveAll(
-        {
-          ...defaultEngineOptions,
-          maxBatchedTokens: 64,
-          maxSequences: 5,
-          maxModelLength: 128,
-          blockSize: BLOCK_SIZE,
-          blockCount: BLOCK_COUNT,
-          vocabularyRows: program.vocabularyRows,
-          prefixCaching: false,
-          forwards: overrides.mode === 'Threads' ? soloists : [team],
-          ...overrides,
-        },
-        work,
-        rounds,
-        inTurn,
-      ),
-    );
+    await use((overrides, rounds = 1, inTurn = false) => {
+      const forwards = overrides.mode === 'Threads' ? soloists : [team];
+      return serveAll({ ...ENGINE_OPTIONS, forwards, ...overrides }, work, rounds, inTurn);
+    }, team);
   } finally {
     await Promise.all([team, ...soloists].map((runner) => runner.close()));
     await loaded.close();
@@ -175,6 +170,33 @@ for (const { name, create, skip, computeType } of subjects) {
         assertSameBits(tiny, alone, `${mode}, a tiny cache`);
         if (mode === 'Continuous') assert.ok(tiny.stats.preemptions > 0, 'nothing was preempted');
       }
+    });
+  });
+}
+
+for (const { name, create, skip } of testBackends()) {
+  test(`${name}: a runner that is closed under its engine ends every request in an error, and later ones too`, {
+    skip,
+  }, async () => {
+    const work = makeWork(1);
+    await withModel(create(), 'float32', work, async (_, team) => {
+      const engine = createEngine({ ...ENGINE_OPTIONS, forwards: [team] });
+      const errorOf = async (request: RequestOptions) => {
+        const { signal } = new AbortController();
+        const last = (await collect(engine.submit(requestOf(request), signal))).at(-1)!;
+        assert.ok(last.type === 'error', last.type);
+        assert.equal((last.error.cause as { code: string }).code, 'KERNEL_CLOSED');
+        return last.error.code;
+      };
+      const outcomes = work.map(errorOf);
+      await new Promise<void>((resolve) => {
+        engine.onStep(({ tokens }) => tokens <= work.length && resolve());
+      });
+      await team.close();
+      for (const outcome of outcomes) assert.equal(await outcome, 'internal_error');
+      assert.equal(await errorOf(work[0]!), 'internal_error');
+      await engine.drain(0);
+      assert.equal(engine.stats().blocksUsed, 0);
     });
   });
 }
