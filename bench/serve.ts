@@ -73,10 +73,11 @@ export async function runLoad(
   progress: (fraction: number) => void,
 ): Promise<ServeFigures> {
   const random = seededRandom(load.seed + 1);
+  const send =
+    wire === 'http' ? sendHttp(baseUrl, model) : await sendWebSocket(baseUrl, model, load);
   const startedAt = performance.now();
   const running: Promise<Sample>[] = [];
   let ended = 0;
-  const send = wire === 'http' ? sendHttp : sendWebSocket;
   let due = startedAt;
   for (const prompt of prompts) {
     if (Number.isFinite(load.rate)) {
@@ -85,7 +86,7 @@ export async function runLoad(
       if (wait > 0) await delay(wait);
     }
     running.push(
-      send(baseUrl, model, prompt, load.newTokens).finally(() => {
+      send(prompt, load.newTokens).finally(() => {
         ended++;
         progress(ended / prompts.length);
       }),
@@ -147,7 +148,12 @@ class Stopwatch {
   }
 }
 
-async function sendHttp(
+const sendHttp =
+  (baseUrl: string, model: string): Send =>
+  (prompt, newTokens) =>
+    complete(baseUrl, model, prompt, newTokens);
+
+async function complete(
   baseUrl: string,
   model: string,
   prompt: readonly number[],
@@ -188,10 +194,39 @@ async function sendHttp(
   return watch.sample(tokens);
 }
 
-function sendWebSocket(
+type Send = (prompt: readonly number[], newTokens: number) => Promise<Sample>;
+
+/** Words that are one token each after a space in every vocabulary met so far; the tokens are counted all the same. */
+const words =
+  'time people way water word day part sound work place year back thing name sentence man line boy farm end men land home hand picture air animal house page letter point mother answer world food country plant school father tree city earth eye head story example paper group river car feet book science room friend idea fish mountain north base horse face wood list family'.split(
+    ' ',
+  );
+
+/** The Responses API takes text: as many words as make the prompt as many tokens as asked, chat template included. */
+async function sendWebSocket(baseUrl: string, model: string, load: ServeLoad): Promise<Send> {
+  const probe = await inputTokens(baseUrl, model, spell([1]));
+  const wordCount = Math.max(1, load.promptTokens - probe + 1);
+  return (prompt, newTokens) =>
+    respond(baseUrl, model, spell(prompt.slice(0, wordCount)), newTokens);
+}
+
+const spell = (prompt: readonly number[]): string =>
+  prompt.map((id) => words[id % words.length]).join(' ');
+
+async function inputTokens(baseUrl: string, model: string, input: string): Promise<number> {
+  const response = await fetch(`${baseUrl}/v1/responses`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model, input, max_output_tokens: 16, store: false }),
+  });
+  const body = (await response.json()) as { usage: { input_tokens: number } };
+  return body.usage.input_tokens;
+}
+
+function respond(
   baseUrl: string,
   model: string,
-  prompt: readonly number[],
+  input: string,
   newTokens: number,
 ): Promise<Sample> {
   const watch = new Stopwatch();
@@ -206,11 +241,7 @@ function sendWebSocket(
         JSON.stringify({
           type: 'response.create',
           model,
-          // The Responses API takes text: spell the prompt as words so that about one token comes of each.
-          input: prompt
-            .map((id) => ` ${(id % 1000) + 1}`)
-            .join('')
-            .slice(0, prompt.length * 3),
+          input,
           max_output_tokens: newTokens,
           temperature: 0,
           ignore_eos: true,
