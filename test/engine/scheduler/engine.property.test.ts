@@ -75,7 +75,7 @@ function assertWellFormed(events: readonly GenerationEvent[]): void {
   }
 }
 
-test('in every mode each request gets the tokens it gets alone and one terminal event, and all blocks come back', async () => {
+test('in every mode each request gets the tokens it gets alone and one terminal event, and all blocks come back', async (context) => {
   const seen = { preemptions: 0, hits: 0, served: 0, failed: 0 };
   await fc.assert(
     fc.asyncProperty(scenarios, async ({ work, spareTokens, failEvery, ...setup }) => {
@@ -155,6 +155,7 @@ test('in every mode each request gets the tokens it gets alone and one terminal 
     }),
     { numRuns: 1500 },
   );
+  context.diagnostic(JSON.stringify(seen));
   assert.ok(
     seen.preemptions > 50 && seen.hits > 50 && seen.served > 500 && seen.failed > 50,
     JSON.stringify(seen),

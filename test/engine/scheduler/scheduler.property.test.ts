@@ -282,7 +282,7 @@ function contentOf(sequence: Sequence, position: number): string {
   return `${sequence.request.cacheSalt ?? ''}:${sequence.tokens.subarray(0, position + 1).join()}`;
 }
 
-test('whatever arrives, ends, fails or pauses, no block leaks, is shared while written or is read with other content', () => {
+test('whatever arrives, ends, fails or pauses, no block leaks, is shared while written or is read with other content', (context) => {
   const seen = { preemptions: 0, hits: 0, ends: 0 };
   fc.assert(
     fc.property(setups, commands, (setup, script) => {
@@ -311,6 +311,7 @@ test('whatever arrives, ends, fails or pauses, no block leaks, is shared while w
     { numRuns: 4000 },
   );
   // The scripts are worth nothing if they do not reach the hard parts.
+  context.diagnostic(JSON.stringify(seen));
   assert.ok(seen.preemptions > 1000 && seen.hits > 1000 && seen.ends > 5000, JSON.stringify(seen));
 });
 
