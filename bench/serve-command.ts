@@ -69,6 +69,13 @@ async function modelName(url: string): Promise<string> {
   return data[0]?.id ?? '';
 }
 
+/** The longest time that the server's event loop was held up since the last call, in milliseconds; undefined when it does not tell. */
+async function readBlock(url: string): Promise<number | undefined> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const seconds = /^nvlm_event_loop_block_seconds\{quantile="1"\} (\S+)/m.exec(text)?.[1];
+  return seconds === undefined ? undefined : Number(seconds) * 1000;
+}
+
 export async function serveBench(
   options: ServeBenchOptions,
   progress: (fraction: number, note: string) => void,
@@ -81,7 +88,8 @@ export async function serveBench(
   const measure = async (target: Target, round: number) => {
     const note = `round ${round} of ${options.rounds}: ${target.name}`;
     // Another prompt for each round: no server profits from what it has seen.
-    const figures = await runLoad(
+    if (target.url === own.url) await readBlock(own.url);
+    const measured = await runLoad(
       target.url,
       target.model,
       target.wire,
@@ -89,6 +97,8 @@ export async function serveBench(
       prompts.map((prompt) => prompt.map((id) => id + round)),
       (fraction) => progress((finished + fraction) / total, note),
     );
+    const blockMs = target.url === own.url ? await readBlock(own.url) : undefined;
+    const figures = { ...measured, ...(blockMs !== undefined && { blockMs }) };
     finished++;
     if (round > 0) samples.set(target.name, [...(samples.get(target.name) ?? []), figures]);
   };

@@ -38,6 +38,8 @@ export interface ServeFigures {
   readonly timePerOutputTokenMs: readonly number[];
   readonly interTokenMs: readonly number[];
   readonly latencyMs: readonly number[];
+  /** Longest time that the server's event loop was held up; only our own server tells. */
+  readonly blockMs?: number;
 }
 
 /** mulberry32: a small seeded generator, so that a load can be repeated. */
@@ -286,6 +288,7 @@ export function serveResult(
           'TPOT ms mean/p50/p99',
           'ITL ms mean/p50/p99',
           'E2E ms mean/p50/p99',
+          'loop block ms max',
           'ours / this',
         ],
         rows: runs.map(({ name, figures }) => [
@@ -298,6 +301,7 @@ export function serveResult(
           cells(figures.timePerOutputTokenMs),
           cells(figures.interTokenMs),
           cells(figures.latencyMs),
+          figures.blockMs === undefined ? '—' : figure(figures.blockMs),
           `${figure(reference / figures.outputTokensPerSecond)}x`,
         ]),
         note: `${note} Goodput: requests with TTFT <= ${load.slo.timeToFirstTokenMs} ms and TPOT <= ${load.slo.timePerOutputTokenMs} ms.`,

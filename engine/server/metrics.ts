@@ -10,6 +10,7 @@ import type {
   GenerationUsage,
 } from '#engine/scheduler/request.ts';
 import type { RequestIdentity } from './context.ts';
+import { registerEventLoop } from './event-loop.ts';
 
 const FIRST_TOKEN_SECONDS = [
   0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
@@ -134,6 +135,7 @@ export class ServerMetrics {
       this.#histograms.stepSeconds.observe(this.#labels, step.durationMs / 1000);
     });
     registerEngineFigures(engine, this.registry, this.#labels);
+    registerEventLoop(this.registry);
   }
 
   /** Generations not yet finished. */
