@@ -56,7 +56,23 @@ export interface Backend {
   load(program: Program, options: LoadOptions): Promise<LoadedProgram>;
 }
 
-/** A refused program, weight, option or input. `code` is stable and listed in docs/errors.md. */
+/** Code -> what happened, in one clause. Codes are stable and never reused; the addon throws them too. */
+export const KERNEL_ERRORS = {
+  KERNEL_ADDON_MISSING: 'the native addon is not built, or does not load on this machine',
+  KERNEL_BUSY: 'a step was asked for while one was in flight',
+  KERNEL_CLOSED: 'the program or runner was closed',
+  KERNEL_INPUT_INVALID: 'an input of a step is of the wrong length or out of range',
+  KERNEL_ISA_UNAVAILABLE: 'this CPU cannot run the instruction-set path that was asked for',
+  KERNEL_OPTION_INVALID: 'an option of loading or running has an impossible value',
+  KERNEL_OUT_OF_MEMORY: 'weights, cache or workspace could not be allocated',
+  KERNEL_PROGRAM_INVALID:
+    'the op program contradicts itself or asks for what the backend cannot do',
+  KERNEL_WEIGHT_INVALID: 'a weight has another shape, type or size than the program says',
+} as const;
+
+export type KernelErrorCode = keyof typeof KERNEL_ERRORS;
+
+/** A refused program, weight, option or input. `code` is one of KERNEL_ERRORS. */
 export class KernelError extends Error {
   readonly code: string;
   constructor(code: string, message: string, options?: ErrorOptions) {

@@ -1,5 +1,7 @@
 /** Writes the documents that are generated from code. A test fails when one of them is out of date. */
 import { writeFileSync } from 'node:fs';
 import { optionsMarkdown } from '#engine/options-document.ts';
+import { errorsMarkdown } from './errors-document.ts';
 
 writeFileSync('docs/options.md', optionsMarkdown());
+writeFileSync('docs/errors.md', errorsMarkdown());

@@ -19,7 +19,13 @@ export interface BlockPlanOptions {
   readonly availableBytes: number;
 }
 
-export type CacheMemoryErrorCode = 'CACHE_MEMORY_TOO_LARGE' | 'CACHE_MEMORY_TOO_SMALL';
+/** Code -> what happened, in one clause. */
+export const CACHE_MEMORY_ERRORS = {
+  CACHE_MEMORY_TOO_LARGE: 'the KV cache asks for more memory than the machine has',
+  CACHE_MEMORY_TOO_SMALL: 'the KV cache could not hold one request of the longest kind',
+} as const;
+
+export type CacheMemoryErrorCode = keyof typeof CACHE_MEMORY_ERRORS;
 
 /** Cache memory that cannot be had, or that no full request fits into. The message carries the number to change. */
 export class CacheMemoryError extends Error {

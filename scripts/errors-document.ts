@@ -1,0 +1,62 @@
+/** docs/errors.md, from the tables that the code throws by. */
+import { CACHE_MEMORY_ERRORS } from '#engine/cache/plan-blocks.ts';
+import { MODEL_ERRORS } from '#engine/model/errors.ts';
+import { ERRORS } from '#engine/protocol/errors.ts';
+import { TOKENIZER_ERRORS } from '#engine/tokenizer/errors.ts';
+import { CHECKPOINT_ERRORS } from '#engine/weights/errors.ts';
+import { KERNEL_ERRORS } from '#kernels/backend.ts';
+import { KUBE_ERRORS } from '#operator/kube/errors.ts';
+
+/** Codes that end a start or a load, by what they are about. */
+const startTables: readonly (readonly [string, Readonly<Record<string, string>>])[] = [
+  ['Model files, references and downloads', CHECKPOINT_ERRORS],
+  ['Models', MODEL_ERRORS],
+  ['Tokenizers', TOKENIZER_ERRORS],
+  ['Memory of the KV cache', CACHE_MEMORY_ERRORS],
+  ['Kernels', KERNEL_ERRORS],
+];
+
+export const allCodes = (): string[] => [
+  ...Object.keys(ERRORS),
+  ...Object.keys(KUBE_ERRORS),
+  ...startTables.flatMap(([, table]) => Object.keys(table)),
+];
+
+const plainTable = (table: Readonly<Record<string, string>>): string =>
+  `| code | what happened |\n|---|---|\n${Object.entries(table)
+    .map(([code, meaning]) => `| \`${code}\` | ${meaning} |`)
+    .join('\n')}\n`;
+
+export function errorsMarkdown(): string {
+  const wire = Object.entries(ERRORS)
+    .map(
+      ([code, { status, type, meaning, remedy }]) =>
+        `| \`${code}\` | ${status} | \`${type}\` | ${meaning} | ${remedy} |`,
+    )
+    .join('\n');
+  const start = startTables.map(([title, table]) => `### ${title}\n\n${plainTable(table)}`);
+  return `# Errors
+
+Generated from the tables in the code by \`node scripts/documents.ts\`. A code is stable: once given it is never used for anything else. Every message says what
+was expected, what came and what to do.
+
+## On the wire
+
+Over HTTP the body is \`{"error": {"code", "message", "param", "type"}}\` with the status below; in a stream it is the \`error\` of a \`response.failed\` event, or an
+\`error\` event where there is no response; a WebSocket that cannot go on is closed after its \`error\` event.
+
+| code | status | type | what happened | what to do |
+|---|---|---|---|---|
+${wire}
+
+## At the start of an engine
+
+The process prints \`CODE: message\` and ends with exit code 1. Options that cannot be read end it with exit code 2.
+
+${start.join('\n')}
+## Between the operator and the API server
+
+These appear in the operator's log; a reconcile that meets one is tried again.
+
+${plainTable(KUBE_ERRORS)}`;
+}
