@@ -120,7 +120,8 @@ void Runner::runOps(const Lane& lane) {
     const float* normed = nullptr;
     if (fusedNorm_[i] && rowsOf(ops[i].x) <= kOwnRows) normed = normForOneself(ops[i++], lane);
     runOp(i, lane, normed);
-    if (nextLinear_[i] < ops.size() && rowsOf(ops[i].out) <= kOwnRows) {
+    const int written = ops[i].out >= 0 ? ops[i].out : ops[i].x;
+    if (nextLinear_[i] < ops.size() && rowsOf(written) <= kOwnRows) {
       *lane.ahead = linearReadAhead(model_->linear(nextLinear_[i]), lane, kReadAheadBytes);
     }
   }

@@ -41,8 +41,10 @@ void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row)
     const float largest = horizontalMax(max(abs(low), abs(high)));
     const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     const F32x16 factor = splat(inverse);
-    const I32x16 lowCodes = roundToInt(low * factor);
-    const I32x16 highCodes = roundToInt(high * factor);
+    // The bounds change no number; infinity times zero and NaN get a code, so that the sums below stay integers.
+    const F32x16 least = splat(-127.0f), most = splat(127.0f);
+    const I32x16 lowCodes = roundToInt(min(max(low * factor, least), most));
+    const I32x16 highCodes = roundToInt(min(max(high * factor, least), most));
     storeInt8(codes + g * 32, lowCodes);
     storeInt8(codes + g * 32 + 16, highCodes);
     // Zero times the sum is zero unless a value is infinite or NaN; then every output of the row becomes NaN, as it should.
