@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { allCodes, errorsMarkdown } from '../scripts/errors-document.ts';
 
@@ -32,6 +33,26 @@ test('every code that a document names exists', () => {
   for (const file of globSync('docs/*.md')) {
     for (const [, code = ''] of readFileSync(file, 'utf8').matchAll(wire)) {
       assert.ok(known.has(code), `${file} names ${code}`);
+    }
+  }
+});
+
+test('every route of the server is in docs/protocol.md', () => {
+  const document = readFileSync('docs/protocol.md', 'utf8');
+  const routes = /app\.(get|post|delete)\('([^']+)'/g;
+  const missing = globSync('engine/server/*.ts').flatMap((file) =>
+    [...readFileSync(file, 'utf8').matchAll(routes)]
+      .map(([, method = '', path = '']) => [method.toUpperCase(), path] as const)
+      .filter(([, path]) => !document.includes(path))
+      .map(([method, path]) => `${method} ${path}`),
+  );
+  assert.deepEqual(missing, []);
+});
+
+test('every document that a document links to exists', () => {
+  for (const file of globSync('docs/**/*.md')) {
+    for (const [, path = ''] of readFileSync(file, 'utf8').matchAll(/\]\(([^):#]+)\)/g)) {
+      assert.ok(existsSync(join(dirname(file), path)), `${file} links to ${path}`);
     }
   }
 });
