@@ -31,9 +31,14 @@ export interface ChartOptions {
   readonly fixedMax?: number;
 }
 
-const MARGIN = { left: 48, right: 6, top: 8, bottom: 20 };
+const MARGIN = { left: 54, right: 6, top: 8, bottom: 20 };
 const HEIGHT = 150;
-const MINUTES = HISTORY_MS / 60_000;
+/** The time axis grows with what there is to show. */
+const SPANS = [
+  { ms: 60_000, ticks: [0, 15, 30, 45] },
+  { ms: 120_000, ticks: [0, 30, 60, 90] },
+  { ms: HISTORY_MS, ticks: [0, 60, 120, 180, 240] },
+] as const;
 
 export class Chart {
   readonly element: HTMLElement;
@@ -93,7 +98,7 @@ export class Chart {
       top: MARGIN.top,
       width: width - MARGIN.left - MARGIN.right,
       height: HEIGHT - MARGIN.top - MARGIN.bottom,
-      from: this.#now - HISTORY_MS,
+      from: this.#now - this.#span.ms,
       to: this.#now,
       max: this.#options.fixedMax ?? niceMax(highest, this.#options.leastMax),
     };
@@ -127,18 +132,22 @@ export class Chart {
         label,
       ];
     });
-    const columns = Array.from({ length: MINUTES + 1 }, (_, minute) => {
-      const x = xOf(frame, frame.to - minute * 60_000);
+    const columns = this.#span.ticks.map((seconds) => {
       const label = svgElement('text', {
         class: 'tick',
-        x: String(x),
+        x: String(xOf(frame, frame.to - seconds * 1000)),
         y: String(HEIGHT - 4),
-        'text-anchor': minute === 0 ? 'end' : minute === MINUTES ? 'start' : 'middle',
+        'text-anchor': seconds === 0 ? 'end' : 'middle',
       });
-      label.textContent = minute === 0 ? 'now' : `−${minute} min`;
+      label.textContent = seconds === 0 ? 'now' : `−${shortTime(seconds)}`;
       return label;
     });
-    return [...rows, ...columns.filter((_, i) => frame.width > 240 || i % MINUTES === 0)];
+    return [...rows, ...columns.filter((_, i) => frame.width > 240 || i % 2 === 0)];
+  }
+
+  get #span() {
+    const oldest = Math.min(this.#now, ...this.#points.map((points) => points[0]?.at ?? this.#now));
+    return SPANS.find(({ ms }) => this.#now - oldest <= ms) ?? SPANS[2];
   }
 
   #curves(frame: Frame): SVGElement[] {
@@ -196,6 +205,9 @@ export class Chart {
       const value = this.#points[i]?.at(-1)?.value ?? null;
       return `${label} ${value === null ? 'unknown' : format(value)}`;
     });
-    return `${title}, last ${MINUTES} minutes. Now: ${newest.join(', ')}. Highest: ${format(highest)}.`;
+    return `${title}, last ${shortTime(this.#span.ms / 1000)}. Now: ${newest.join(', ')}. Highest: ${format(highest)}.`;
   }
 }
+
+const shortTime = (seconds: number): string =>
+  seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`;
