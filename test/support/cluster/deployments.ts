@@ -18,7 +18,8 @@ export const FAST_SCALING = {
     policies: [{ type: 'Pods', value: 100, periodSeconds: 1 }],
   },
   scaleDown: {
-    stabilizationWindowSeconds: 0,
+    // Longer than a scrape: while a pod joins, the stub's even shares are read one after the other.
+    stabilizationWindowSeconds: 4,
     policies: [{ type: 'Pods', value: 100, periodSeconds: 1 }],
   },
 } as const;
