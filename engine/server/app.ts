@@ -42,6 +42,9 @@ export interface RunningServer {
 /** Routes that need a key when keys are set; the page, health and metrics are open. */
 const NEEDS_KEY = /^\/(v1\/|tokenize|detokenize|reset_prefix_cache)/;
 
+/** After the engine is done, how long sockets may take for the events that are left. */
+const LAST_WORDS_MS = 1000;
+
 export function createServer(parts: ServerParts): RunningServer {
   const { engine, model, options } = parts;
   const logger = parts.logger ?? pino({ level: 'silent' });
@@ -137,6 +140,8 @@ export function createServer(parts: ServerParts): RunningServer {
     // Stops listening at once; connections with a stream stay until it ends.
     const closed = app.close();
     await engine.drain(timeoutMs);
+    // The engine is idle once the last tokens are made; their events, the terminal one among them, are still on the way out.
+    await sockets.settled(LAST_WORDS_MS);
     sockets.close();
     const cut = setTimeout(() => app.server.closeAllConnections(), 1000);
     await closed;

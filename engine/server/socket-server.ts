@@ -14,6 +14,8 @@ export interface SocketServer {
   readonly size: number;
   /** Closes idle sockets at once and each other one when its last response ended. */
   drain(): void;
+  /** Resolves when every socket has said all it had to say, or after `timeoutMs`. */
+  settled(timeoutMs: number): Promise<void>;
   /** Closes all that are left. */
   close(): void;
 }
@@ -26,6 +28,10 @@ export function attachSockets(
   const { options } = context;
   const sessions = new Set<SocketSession>();
   let isDraining = false;
+  const settled = Promise.withResolvers<void>();
+  const checkSettled = (): void => {
+    if (isDraining && [...sessions].every((session) => session.isIdle)) settled.resolve();
+  };
   const restart = (session: SocketSession) =>
     session.close(
       CLOSE.restart,
@@ -82,9 +88,13 @@ export function attachSockets(
     accept.handleUpgrade(request, socket, head, (webSocket) => {
       const session = new SocketSession(context, webSocket, requestIdOf(request), () => {
         if (isDraining) restart(session);
+        checkSettled();
       });
       sessions.add(session);
-      webSocket.on('close', () => sessions.delete(session));
+      webSocket.on('close', () => {
+        sessions.delete(session);
+        checkSettled();
+      });
     });
   });
 
@@ -101,6 +111,12 @@ export function attachSockets(
     drain() {
       isDraining = true;
       for (const session of sessions) if (session.isIdle) restart(session);
+      checkSettled();
+    },
+    async settled(timeoutMs) {
+      const timer = setTimeout(() => settled.resolve(), timeoutMs);
+      await settled.promise;
+      clearTimeout(timer);
     },
     close() {
       clearInterval(timer);

@@ -52,10 +52,14 @@ export interface LiveServer {
   readonly log: Record<string, unknown>[];
   stats(): EngineStats;
   /** POST of a JSON body; status and parsed answer. */
-  post(path: string, body: unknown): Promise<{ status: number; json: any }>;
+  post<Answer = unknown>(
+    path: string,
+    body: unknown,
+  ): Promise<{ readonly status: number; readonly json: Answer }>;
   /** Resolves once nothing runs, waits or holds a cache block. Fails after 5 s. */
   idle(): Promise<void>;
-  close(): Promise<void>;
+  /** Running responses may go on for `timeoutMs`, 2 s when left out. */
+  close(timeoutMs?: number): Promise<void>;
 }
 
 /** Greedy unless a request says otherwise: the checkpoint's own temperature would make tests random. */
@@ -107,7 +111,7 @@ export async function startLiveServer(
         headers: { 'content-type': 'application/json', authorization: `Bearer ${apiKey}` },
         body: JSON.stringify(body),
       });
-      return { status: response.status, json: await response.json() };
+      return { status: response.status, json: (await response.json()) as never };
     },
     idle: async () => {
       for (let tries = 0; tries < 500; tries++) {
@@ -118,7 +122,7 @@ export async function startLiveServer(
       const { running, waiting, blocksUsed } = stats();
       assert.deepEqual({ running, waiting, blocksUsed }, { running: 0, waiting: 0, blocksUsed: 0 });
     },
-    close: () => server.close(2000),
+    close: (timeoutMs = 2000) => server.close(timeoutMs),
   };
 }
 
