@@ -52,6 +52,8 @@ export interface ResponseObject {
   readonly created_at: number;
   readonly completed_at: number | null;
   readonly status: ResponseStatus;
+  /** Of OpenAI's own models only; its clients declare the field as always there. */
+  readonly access_programs: null;
   readonly background: boolean;
   readonly error: { readonly code: string; readonly message: string } | null;
   readonly incomplete_details: { readonly reason: 'max_output_tokens' } | null;

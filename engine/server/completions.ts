@@ -83,15 +83,25 @@ export function registerCompletions(app: FastifyInstance, context: ServerContext
           choices,
           ...(usage === undefined ? {} : { usage }),
         }),
-        opening: echo
-          ? requests.map((_, index) => ({
-              index,
-              text: echoOf(index),
-              logprobs: null,
-              finish_reason: null,
-            }))
-          : [],
+        // With log-probabilities the echo waits for those of the prompt.
+        opening:
+          echo && body.logprobs === undefined
+            ? requests.map((_, index) => ({
+                index,
+                text: echoOf(index),
+                logprobs: null,
+                finish_reason: null,
+              }))
+            : [],
         choice: (index, event) => {
+          if (event.type === 'promptLogprobs' && echo && body.logprobs !== undefined) {
+            const tokens = [...promptOf(index)].map((tokenId, i) => ({
+              tokenId,
+              logprobs: event.logprobs[i],
+            }));
+            const logprobs = completionLogprobs(tokens, name, 0);
+            return { index, text: echoOf(index), logprobs, finish_reason: null };
+          }
           if (event.type === 'delta') {
             const offset = offsets[index] as number;
             offsets[index] = offset + event.text.length;

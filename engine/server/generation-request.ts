@@ -68,11 +68,16 @@ function checkIds(context: ServerContext, path: string, ids: readonly number[] |
   if (outside !== undefined) throw invalid(path, `token ids below ${vocabularySize}`, outside);
 }
 
-/** The word as it is and as a word after a space, when that begins with another token (vLLM's rule). */
+/**
+ * The word as it is and as a word after a space, where that is made of other tokens. vLLM leaves the second out when their
+ * numbers differ, so that ` rainbow` gets past a ban of `rainbow`.
+ */
 function badWordSequences(context: ServerContext, word: string): number[][] {
   const bare = context.tokenizer.encode(word);
   if (bare.length === 0) throw invalid('bad_words', 'words of at least one token', word);
   const spaced = context.tokenizer.encode(` ${word.trimStart()}`);
-  const isOther = spaced[0] !== bare[0] && spaced.length === bare.length;
-  return isOther ? [bare, spaced] : [bare];
+  const endsWithBare = bare.every(
+    (id, index) => spaced[spaced.length - bare.length + index] === id,
+  );
+  return endsWithBare ? [bare] : [bare, spaced];
 }

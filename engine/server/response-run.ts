@@ -171,6 +171,7 @@ export class ResponseRun {
       created_at: this.#createdAt,
       completed_at: this.#completedAt,
       status: this.#status,
+      access_programs: null,
       background: this.background,
       error: this.#error,
       incomplete_details:
