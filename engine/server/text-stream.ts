@@ -8,8 +8,8 @@ import type {
   GenerationUsage,
   TokenLogprobs,
 } from '#engine/scheduler/request.ts';
+import { StopStringMatcher } from '#engine/tokenizer/stop-string-matcher.ts';
 import type { RequestIdentity, ServerContext } from './context.ts';
-import { StopText } from './stop-text.ts';
 
 export interface GeneratedToken {
   readonly tokenId: number;
@@ -59,7 +59,9 @@ async function* readText(
     skipSpecialTokens: fields.skip_special_tokens ?? true,
   });
   const includeStop = fields.include_stop_str_in_output ?? false;
-  const stopText = new StopText(fields.stop ?? [], includeStop);
+  const matcher = new StopStringMatcher(fields.stop ?? [], {
+    includeStopString: includeStop,
+  });
   const ending = new Set([...request.eosTokenIds, ...request.stopTokenIds]);
   const record = context.metrics.startGeneration(request, identity);
   let pending: GeneratedToken[] = [];
@@ -76,9 +78,9 @@ async function* readText(
     for await (const event of events) {
       if (event.type === 'end') {
         if (matchedStop === undefined) {
-          const rest = stopText.push(decoder.flush());
+          const rest = matcher.push(decoder.flush());
           matchedStop = rest.matched;
-          const text = rest.text + (matchedStop === undefined ? stopText.flush() : '');
+          const text = rest.text + (matchedStop === undefined ? matcher.flush() : '');
           if (text !== '' || pending.length > 0) yield delta(text);
         }
         const end: GenerationEnd =
@@ -113,7 +115,7 @@ async function* readText(
       const piece = decoder.push(event.tokenId);
       // vLLM's rule: stop strings count only in what follows the first min_tokens tokens.
       const out =
-        generated <= request.minTokens ? { text: piece, matched: undefined } : stopText.push(piece);
+        generated <= request.minTokens ? { text: piece, matched: undefined } : matcher.push(piece);
       if (out.matched !== undefined) {
         matchedStop = out.matched;
         yield delta(out.text);
