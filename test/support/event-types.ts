@@ -10,14 +10,38 @@ const EXTENSIONS = new Set([
   'prompt_token_ids',
   'stop_reason',
   'prompt_logprobs',
-  // Newer than the package's own declaration of a model card.
+  // Sent by OpenAI itself, and not declared.
+  'store',
+  // vLLM's fields of a model card.
   'root',
   'parent',
   'max_model_len',
 ]);
 
-const withoutExtensions = (value: unknown): string =>
-  JSON.stringify(value, (key, field) => (EXTENSIONS.has(key) ? undefined : field), 1);
+/** Bytes of tokens are declared in the items of a whole text, not in those of its events. */
+const TEXT_EVENTS = /^response\.output_text\.(delta|done)$/;
+
+const dropBytes = (key: string, field: unknown): unknown => (key === 'bytes' ? undefined : field);
+
+const isResponse = (value: unknown): value is { object: 'response' } =>
+  (value as { object?: unknown } | null)?.object === 'response';
+
+function withoutExtensions(value: unknown): string {
+  return JSON.stringify(
+    value,
+    function (this: { type?: unknown }, key, field) {
+      if (EXTENSIONS.has(key)) return undefined;
+      // OpenAI itself sends null until the response ends; the package declares the field absent.
+      if (key === 'usage' && field === null) return undefined;
+      if (key === 'logprobs' && TEXT_EVENTS.test(String(this.type))) {
+        return JSON.parse(JSON.stringify(field, dropBytes));
+      }
+      // The client computes this field itself.
+      return isResponse(field) ? { output_text: '', ...field } : field;
+    },
+    1,
+  );
+}
 
 /**
  * Compiles `value satisfies TYPE` for each pair; TYPE is written with `OpenAI` in scope. Fails with the compiler's words. What
@@ -27,7 +51,9 @@ export function assertOfficialTypes(values: readonly { type: string; value: unkn
   // Inside the checkout, so that the package is found.
   const folder = mkdtempSync(resolve('test/wire/.types-'));
   try {
-    const checks = values.map(({ type, value }) => `(${withoutExtensions(value)}) satisfies ${type};`);
+    const checks = values.map(
+      ({ type, value }) => `(${withoutExtensions(value)}) satisfies ${type};`,
+    );
     writeFileSync(
       join(folder, 'recorded.ts'),
       `import type OpenAI from 'openai';\n${checks.join('\n')}\n`,
