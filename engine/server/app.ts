@@ -1,6 +1,6 @@
 /** One server: routes, sockets, keys, limits, and its end. */
 import type { AddressInfo } from 'node:net';
-import { fastify } from 'fastify';
+import { type FastifyRequest, fastify } from 'fastify';
 import { type Logger, pino } from 'pino';
 import type { Registry } from 'prom-client';
 import { NvlmError } from '#engine/protocol/errors.ts';
@@ -45,6 +45,9 @@ const NEEDS_KEY = /^\/(v1\/|tokenize|detokenize|reset_prefix_cache)/;
 /** After the engine is done, how long sockets may take for the events that are left. */
 const LAST_WORDS_MS = 1000;
 
+/** The Python client declares JSON on these too and sends nothing. */
+const TAKES_NO_BODY = /^(DELETE |POST .*\/cancel$|POST \/reset_prefix_cache$)/;
+
 export function createServer(parts: ServerParts): RunningServer {
   const { engine, model, options } = parts;
   const logger = parts.logger ?? pino({ level: 'silent' });
@@ -74,7 +77,10 @@ export function createServer(parts: ServerParts): RunningServer {
   app.addContentTypeParser(
     'application/json',
     { parseAs: 'buffer' },
-    async (_request: unknown, body: Buffer) => parseJsonBytes(body),
+    async (request: FastifyRequest, body: Buffer) =>
+      body.length === 0 && TAKES_NO_BODY.test(`${request.method} ${request.routeOptions.url}`)
+        ? undefined
+        : parseJsonBytes(body),
   );
   const checkKey = keyChecker(options.apiKeys);
 
