@@ -39,8 +39,11 @@ export interface RunningServer {
   readonly context: ServerContext;
 }
 
-/** Routes that need a key when keys are set; the page, health and metrics are open. */
-const NEEDS_KEY = /^\/(v1\/|tokenize|detokenize|reset_prefix_cache)/;
+/**
+ * Routes that need no key when keys are set: health, figures and the page. Asked of the route that was matched, not of the
+ * path that was sent, which may be percent-encoded.
+ */
+const OPEN_ROUTES = /^\/(|healthz?|ping|readyz|load|metrics|version|assets\/.*)$/;
 
 /** After the engine is done, how long sockets may take for the events that are left. */
 const LAST_WORDS_MS = 1000;
@@ -105,7 +108,8 @@ export function createServer(parts: ServerParts): RunningServer {
         return;
       }
     }
-    if (NEEDS_KEY.test(request.url)) checkKey(request.raw);
+    const route = request.routeOptions.url;
+    if (route !== undefined && !OPEN_ROUTES.test(route)) checkKey(request.raw);
     if (closing !== undefined && request.method === 'POST') {
       throw new NvlmError(
         'shutting_down',
