@@ -2,7 +2,14 @@
 import type { FastifyInstance } from 'fastify';
 import { type ChatRequest, parseChatRequest } from '#engine/protocol/chat-request.ts';
 import { invalid } from '#engine/protocol/fields.ts';
-import { abortOnClose, collectAll, streamAll, submitAll, usageOf } from './completion-streams.ts';
+import {
+  abortOnClose,
+  checkPromptLogprobs,
+  collectAll,
+  streamAll,
+  submitAll,
+  usageOf,
+} from './completion-streams.ts';
 import type { ServerContext } from './context.ts';
 import { generationRequest } from './generation-request.ts';
 import { logprobItems, promptLogprobsField, tokenNamer } from './logprobs.ts';
@@ -14,6 +21,7 @@ export function registerChatCompletions(app: FastifyInstance, context: ServerCon
   app.post('/v1/chat/completions', async (request, reply) => {
     const body = parseChatRequest(request.body);
     checkModel(context, body.model);
+    checkPromptLogprobs(body);
     const isStream = body.stream ?? false;
     const promptIds = promptOf(context, body);
     const wanted = body.max_completion_tokens ?? body.max_tokens;

@@ -1,5 +1,6 @@
 /** What the two completion interfaces share: several generations of one request, collected or streamed side by side. */
 import type { FastifyReply } from 'fastify';
+import { unsupportedError } from '#engine/protocol/fields.ts';
 import type { SamplingFields } from '#engine/protocol/sampling-fields.ts';
 import type {
   GenerationRequest,
@@ -33,6 +34,16 @@ export function submitAll(
   } catch (error) {
     abort.abort();
     throw error;
+  }
+}
+
+/** A stream has no place for the log-probabilities of the prompt: refused there, as by vLLM. */
+export function checkPromptLogprobs(body: {
+  readonly stream: boolean | undefined;
+  readonly prompt_logprobs: number | undefined;
+}): void {
+  if (body.stream === true && body.prompt_logprobs !== undefined) {
+    throw unsupportedError('prompt_logprobs', 'a stream does not carry them');
   }
 }
 
@@ -85,7 +96,8 @@ export interface Usage {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;
-  readonly prompt_tokens_details: { readonly cached_tokens: number };
+  /** Absent while a stream runs: the engine tells at the end. */
+  readonly prompt_tokens_details?: { readonly cached_tokens: number };
 }
 
 /** The usage of a request: each prompt counted once, whatever `n`. */
@@ -135,7 +147,6 @@ export async function streamAll(
     prompt_tokens: options.promptTokens,
     completion_tokens: generated,
     total_tokens: options.promptTokens + generated,
-    prompt_tokens_details: { cached_tokens: 0 },
   });
   const write = async (choices: readonly unknown[]): Promise<void> => {
     const usage = options.continuousUsage

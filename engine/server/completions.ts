@@ -8,6 +8,7 @@ import { invalid } from '#engine/protocol/fields.ts';
 import {
   abortOnClose,
   type CollectedText,
+  checkPromptLogprobs,
   collectAll,
   streamAll,
   submitAll,
@@ -32,6 +33,7 @@ export function registerCompletions(app: FastifyInstance, context: ServerContext
   app.post('/v1/completions', async (request, reply) => {
     const body = parseCompletionRequest(request.body);
     checkModel(context, body.model);
+    checkPromptLogprobs(body);
     const isStream = body.stream ?? false;
     const prompts = preparePrompts(context, body);
     const n = body.n ?? 1;

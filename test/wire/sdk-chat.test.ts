@@ -313,6 +313,10 @@ describe('chat completions', { skip: noLiveServer, timeout: 120_000 }, () => {
     );
     assert.equal(counts[0], 0);
     assert.equal(counts.at(-1), 24);
+    // How much was cached is known at the end: until then nothing is said, rather than 0.
+    const cached = chunks.map(({ usage }) => usage?.prompt_tokens_details?.cached_tokens);
+    assert.equal(typeof cached.at(-1), 'number');
+    assert.deepEqual(new Set(cached.slice(0, -1)), new Set([undefined]));
   });
 
   test('closing a stream frees all of its n generations', async () => {
@@ -327,6 +331,28 @@ describe('chat completions', { skip: noLiveServer, timeout: 120_000 }, () => {
     for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
     stream.controller.abort();
     await server.idle();
+  });
+
+  test('the log-probabilities of a prompt do not fit a stream and are refused there', async () => {
+    await assert.rejects(streamed({ prompt_logprobs: 1 }), (error: unknown) => {
+      assert.ok(error instanceof OpenAI.BadRequestError);
+      assert.equal(error.param, 'prompt_logprobs');
+      return true;
+    });
+  });
+
+  test('of those that wait, the lower priority number runs first', async () => {
+    const asked = (priority: number) =>
+      ask({ priority, ignore_eos: true, max_completion_tokens: 150 });
+    const before = server.log.length;
+    // Four fill the batch; of the two that wait the later one is more urgent.
+    const all = [0, 0, 0, 0, 5, -5].map(asked);
+    const done = await Promise.all(all);
+    const order = server.log
+      .slice(before)
+      .map(({ generationId }) => String(generationId).replace(/-\d+$/, ''));
+    const at = (index: number): number => order.indexOf(done[index]?.completion.id ?? '');
+    assert.ok(at(5) >= 0 && at(5) < at(4), JSON.stringify(order));
   });
 
   test('what the engine does not do is refused by the name of its field, and what is wrong too', async () => {

@@ -158,6 +158,7 @@ describe('text completions', { skip: noLiveServer, timeout: 120_000 }, () => {
         return true;
       });
     }
+    await assert.rejects(ask({ stream: true, prompt_logprobs: 1 }), /prompt_logprobs/);
     await assert.rejects(ask({ prompt: 'word '.repeat(5000) }), /context/);
     await assert.rejects(ask({ max_tokens: 5000 }), /context/);
   });
