@@ -72,7 +72,12 @@ export function createServer(parts: ServerParts): RunningServer {
     genReqId: requestIdOf,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
-    http: { maxHeaderSize: options.maxHeaderBytes },
+    http: {
+      maxHeaderSize: options.maxHeaderBytes,
+      headersTimeout: options.requestTimeoutMs,
+      // Node looks for late requests only so often, every 30 s of its own.
+      connectionsCheckingInterval: Math.min(5000, Math.ceil(options.requestTimeoutMs / 2)),
+    },
     routerOptions: { maxParamLength: 512 },
   });
   app.server.maxConnections = options.maxConnections;
