@@ -37,6 +37,10 @@ function readOptions() {
 
 const options = readOptions();
 
+// Started by a process that wants it no longer than itself, such as the terminal chat: also while the model loads.
+let endsWithParent = (): void => process.exit(0);
+process.once('disconnect', () => endsWithParent());
+
 function apiKeys(): readonly string[] {
   const fromFile = options.apiKeysFile
     ? readFileSync(options.apiKeysFile, 'utf8')
@@ -141,6 +145,7 @@ async function stop(): Promise<void> {
 }
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
   process.on(signal, () => void stop());
+endsWithParent = () => void stop();
 
 try {
   const { url } = await server.listen();

@@ -24,7 +24,8 @@ export async function startEngine(
 ): Promise<EngineProcess> {
   const child = spawn(process.execPath, [join(import.meta.dirname, '../main.ts'), '--port', '0'], {
     env: environment,
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // The channel carries nothing: its end tells the engine that this process is gone, however it went.
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     // A Ctrl-C of the terminal reaches its whole process group, and must stop the answer only.
     detached: true,
   });
