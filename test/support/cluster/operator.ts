@@ -1,8 +1,11 @@
 /** The operator as its own process against a test cluster, with what an installation would have put there. */
 import { join } from 'node:path';
+import type { KubeObject as ChartObject } from '#charts/kube.ts';
+import { OPERATOR_NAME } from '#charts/labels.ts';
+import { operatorAccess } from '#charts/operator-objects.ts';
 import { customResourceDefinition } from '#crds/crd.ts';
 import type { KubeClient } from '#operator/kube/client.ts';
-import { type KubeObject, RESOURCES } from '#operator/kube/resource.ts';
+import { type KubeObject, RESOURCES, type ResourceType } from '#operator/kube/resource.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { createNodes, type NodeKind } from './nodes.ts';
 import { type Child, eventually, freePorts, startChild } from './processes.ts';
@@ -53,12 +56,7 @@ export async function startTestCluster({
   const { client } = plane;
   const operators: Child[] = [];
   await createNodes(client, nodes);
-  await client.apply(
-    RESOURCES.namespace,
-    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
-    { fieldManager: 'test', force: true },
-  );
-  await allowHpa(client);
+  const operatorKubeconfig = await install(plane);
   const [metricsPort = 0] = await freePorts(1);
   await publish(client, subnet.hostAddress, metricsPort);
   const engines = await startStubEngines(client);
@@ -66,7 +64,7 @@ export async function startTestCluster({
     plane,
     client,
     engines,
-    async startOperator({ args = [], kubeconfig = plane.kubeconfig } = {}) {
+    async startOperator({ args = [], kubeconfig = operatorKubeconfig } = {}) {
       const name = `operator-${operators.length + 1}`;
       const logFile = join(plane.folder, 'log', `${name}.log`);
       const isFirst = operators.every((operator) => operator.hasExited);
@@ -156,46 +154,28 @@ async function publish(client: KubeClient, address: string, port: number): Promi
   );
 }
 
-/** What an installation grants to the HPA's controller. */
-async function allowHpa(client: KubeClient): Promise<void> {
-  const rbac = (kind: string, plural: string) => ({
-    group: 'rbac.authorization.k8s.io',
-    version: 'v1',
-    kind,
-    plural,
-    namespaced: false,
-  });
-  const name = 'nvlm-hpa';
-  const apiVersion = 'rbac.authorization.k8s.io/v1';
-  const apply = { fieldManager: 'test', force: true };
-  const rules = [
-    {
-      apiGroups: ['custom.metrics.k8s.io', 'external.metrics.k8s.io'],
-      resources: ['*'],
-      verbs: ['get', 'list'],
+/** What an installation grants, and a kubeconfig with the operator's own token: every test runs under its rights. */
+async function install(plane: ControlPlane): Promise<string> {
+  const { client } = plane;
+  for (const object of operatorAccess({ namespace: NAMESPACE })) {
+    await client.apply(accessTypes(object), object, { fieldManager: 'test', force: true });
+  }
+  const token = (await client.request({
+    method: 'POST',
+    path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${OPERATOR_NAME}/token`,
+    body: {
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenRequest',
+      spec: { expirationSeconds: 7200 },
     },
-    {
-      apiGroups: ['serving.nvlm.dev'],
-      resources: ['nvlmdeployments/scale'],
-      verbs: ['get', 'update'],
-    },
-  ];
-  await client.apply(
-    rbac('ClusterRole', 'clusterroles'),
-    { apiVersion, kind: 'ClusterRole', metadata: { name }, rules },
-    apply,
-  );
-  await client.apply(
-    rbac('ClusterRoleBinding', 'clusterrolebindings'),
-    {
-      apiVersion,
-      kind: 'ClusterRoleBinding',
-      metadata: { name },
-      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name },
-      subjects: [
-        { kind: 'ServiceAccount', name: 'horizontal-pod-autoscaler', namespace: 'kube-system' },
-      ],
-    },
-    apply,
-  );
+  })) as { status: { token: string } };
+  return plane.pki.tokenKubeconfig('operator', plane.server, token.status.token);
+}
+
+function accessTypes({ apiVersion, kind }: ChartObject): ResourceType {
+  const [group = '', version = ''] = apiVersion.includes('/')
+    ? apiVersion.split('/')
+    : ['', apiVersion];
+  const namespaced = ['ServiceAccount', 'Role', 'RoleBinding'].includes(kind);
+  return { group, version, kind, plural: `${kind.toLowerCase()}s`, namespaced };
 }
