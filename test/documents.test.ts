@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { chatFields } from '#engine/protocol/chat-request.ts';
+import { completionFields } from '#engine/protocol/completion-request.ts';
+import { ERRORS } from '#engine/protocol/errors.ts';
+import { responsesFields } from '#engine/protocol/responses-request.ts';
 import { allCodes, errorsMarkdown } from '../scripts/errors-document.ts';
 
 test('docs/errors.md is what the tables of the code say', () => {
@@ -47,6 +51,34 @@ test('every route of the server is in docs/protocol.md', () => {
       .map(([method, path]) => `${method} ${path}`),
   );
   assert.deepEqual(missing, []);
+});
+
+test('every code of the wire is a way out in docs/lifecycle.md', () => {
+  const document = readFileSync('docs/lifecycle.md', 'utf8');
+  assert.deepEqual(
+    Object.keys(ERRORS).filter((code) => !document.includes(`\`${code}\``)),
+    [],
+  );
+});
+
+test('every field of a request that generates is in docs/protocol.md', () => {
+  const document = readFileSync('docs/protocol.md', 'utf8');
+  const fields = { ...responsesFields, ...chatFields, ...completionFields };
+  assert.deepEqual(
+    Object.keys(fields).filter((name) => !document.includes(`\`${name}\``)),
+    [],
+  );
+});
+
+test('every metric of the engine is in docs/protocol.md, and no other', () => {
+  const document = readFileSync('docs/protocol.md', 'utf8');
+  const served = globSync('engine/server/*.ts').flatMap((file) =>
+    [...readFileSync(file, 'utf8').matchAll(/'((?:vllm:|nvlm_)\w+)'/g)].map(
+      ([, name = '']) => name,
+    ),
+  );
+  const named = [...document.matchAll(/`((?:vllm:|nvlm_)\w+)`/g)].map(([, name = '']) => name);
+  assert.deepEqual([...new Set(named)].sort(), [...new Set(served)].sort());
 });
 
 test('every document that a document links to exists', () => {

@@ -4,8 +4,9 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
 const readme = readFileSync('README.md', 'utf8');
-const blocks = (language: string): string[] =>
-  [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map(
+const protocol = readFileSync('docs/protocol.md', 'utf8');
+const blocks = (language: string, document = readme): string[] =>
+  [...document.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map(
     ([, code = '']) => code,
   );
 const packageJson = JSON.parse(readFileSync('package.json', 'utf8')) as {
@@ -81,8 +82,14 @@ for (const [index, code] of blocks('sh')
   });
 }
 
-for (const [index, code] of blocks('js').entries()) {
-  test(`JavaScript block ${index + 1} of the README runs`, () => {
+const scripts = [
+  ...blocks('js').map((code, index) => [`block ${index + 1} of the README`, code] as const),
+  ...blocks('js', protocol).map(
+    (code, index) => [`block ${index + 1} of the protocol`, code] as const,
+  ),
+];
+for (const [index, [name, code]] of scripts.entries()) {
+  test(`JavaScript ${name} runs`, () => {
     // Inside the checkout, so that the block's imports resolve as in a user's project.
     const file = `test/.readme-block-${process.pid}-${index}.mjs`;
     writeFileSync(file, hereUrl(code));
