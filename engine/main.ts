@@ -101,9 +101,9 @@ const server = createServer({
     createdAt: Math.floor(Date.now() / 1000),
     eosTokenIds: model.checkpoint.eosTokenIds,
     defaults: {
-      temperature: defaults.temperature ?? 1,
+      temperature: options.defaultTemperature ?? defaults.temperature ?? 1,
       topK: defaults.topK ?? 0,
-      topP: defaults.topP ?? 1,
+      topP: options.defaultTopP ?? defaults.topP ?? 1,
       minP: 0,
       repetitionPenalty: defaults.repetitionPenalty ?? 1,
     },

@@ -8,7 +8,17 @@ import {
   readOptions,
   required,
 } from '#options/table.ts';
-import { bytes, choice, duration, integer, list, memory, onOff, text } from '#options/types.ts';
+import {
+  bytes,
+  choice,
+  duration,
+  integer,
+  list,
+  memory,
+  number,
+  onOff,
+  text,
+} from '#options/types.ts';
 
 export { OptionError } from '#options/table.ts';
 
@@ -74,6 +84,14 @@ export const SERVE_OPTIONS = {
   ),
   'response-store-count': required(integer(0, 1_000_000), '1000', 'Past responses kept, at most'),
   'response-store-age': required(duration, '1h', 'How long past responses are kept'),
+  'default-temperature': optional(
+    number(0, 2),
+    'Temperature of requests that name none; default: what the model recommends, else 1',
+  ),
+  'default-top-p': optional(
+    number(0, 1),
+    'Nucleus of requests that name none; default: what the model recommends, else 1',
+  ),
   'api-key': optional(
     list,
     'API keys that are accepted, separated by commas; none: no key is asked for',

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 
 const firstPort = 8000;
 
@@ -40,20 +41,26 @@ function examples(url: string, model: string): string {
 }
 
 const given = process.argv.slice(2);
-const asksForPort = given.some(
-  (argument) => argument === '--port' || argument.startsWith('--port='),
-);
-const port = asksForPort ? [] : ['--port', String(await nextFreePort())];
+const isGiven = (name: string): boolean =>
+  given.some((argument) => argument === name || argument.startsWith(`${name}=`));
+const port = isGiven('--port') ? [] : ['--port', String(await nextFreePort())];
+// The default model is small and wanders at temperature 1; its GGUF file does not say what its makers recommend.
+const isDefaultModel = !isGiven('--model') && process.env.NVLM_MODEL === undefined;
+const sampling =
+  isDefaultModel && !isGiven('--default-temperature') && !isGiven('--default-top-p')
+    ? ['--default-temperature', '0.2', '--default-top-p', '0.9']
+    : [];
 const server = spawn(
   process.execPath,
-  [join(import.meta.dirname, '../main.ts'), ...port, ...given],
-  { stdio: ['ignore', 'pipe', 'inherit'] },
+  [join(import.meta.dirname, '../main.ts'), ...port, ...sampling, ...given],
+  // The channel carries nothing: its end tells the engine that this process is gone, however it went.
+  { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] },
 );
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(signal, () => server.kill(signal));
 server.on('close', (code) => process.exit(code ?? 1));
 
-for await (const line of createInterface({ input: server.stdout })) {
+for await (const line of createInterface({ input: server.stdout as Readable })) {
   const url = /^listening on (http:\/\/\S+)/.exec(line)?.[1];
   if (url === undefined) {
     console.log(line);
