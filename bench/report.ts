@@ -45,7 +45,8 @@ export function barChart(options: {
   readonly series: readonly Series[];
 }): string {
   const { title, unit, labels, series } = options;
-  const left = 190;
+  // About 7.4 pixels a letter of the bold labels.
+  const left = Math.max(120, Math.ceil(24 + 7.4 * Math.max(...labels.map(({ length }) => length))));
   const right = 110;
   const width = 860;
   const barHeight = 18;
