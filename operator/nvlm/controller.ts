@@ -6,6 +6,7 @@ import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
 import { isConflict, isNotFound } from '../kube/errors.ts';
 import { type KubeObject, objectPath } from '../kube/resource.ts';
+import { OwnScaler } from '../scaling/own.ts';
 import { ChildApplier, type Drift, NameTakenError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
 import { EventRecorder } from './events.ts';
@@ -14,7 +15,7 @@ import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
 import { carryOut } from './pods.ts';
 import { planRollout, type RolloutPlan } from './rollout.ts';
-import { scaleAtZero } from './scale.ts';
+import { scale } from './scale.ts';
 import { isSameStatus, makeStatus, timeText } from './status.ts';
 
 const cacheWaitMs = 200;
@@ -28,6 +29,7 @@ export class NVLMController {
   readonly #context: ControllerContext;
   readonly #children: ChildApplier;
   readonly #events: EventRecorder;
+  readonly #ownScaler = new OwnScaler();
   readonly #judge: (deployment: NVLMDeployment) => Feasibility;
 
   constructor(context: ControllerContext, judge: (deployment: NVLMDeployment) => Feasibility) {
@@ -48,6 +50,7 @@ export class NVLMController {
       expectations.forget(key);
       depths.forget(key);
       this.#children.forget(key);
+      this.#ownScaler.forget(key);
       return undefined;
     }
     if (!expectations.isSatisfied(key)) return cacheWaitMs;
@@ -78,7 +81,7 @@ export class NVLMController {
         drifts = await this.#children.applyAll(
           seen.key,
           deployment.metadata.uid,
-          engineObjects(props) as readonly KubeObject[],
+          this.#wantedObjects(props),
           deployment.spec.driftPolicy,
           fence,
         );
@@ -95,10 +98,10 @@ export class NVLMController {
         .map(findProblem)
         .filter((problem): problem is PodProblem => problem !== undefined),
     );
-    const scale = await scaleAtZero(this.#context, seen, fence);
-    await this.#tell(seen, revision, problems, feasibility, drifts, plan, scale.scaledTo, fence);
+    const scaled = await scale(this.#context, this.#ownScaler, seen, fence);
+    await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
-    return isMoving ? drainPollMs : scale.lookAgainMs;
+    return isMoving ? drainPollMs : scaled.lookAgainMs;
   }
 
   /** Lets streams finish, deletes the pods, then lets the object go; its children go with it. */
@@ -135,6 +138,13 @@ export class NVLMController {
       drainTimeoutMs: drainSeconds(spec) * 1000,
       minDrainMs,
     });
+  }
+
+  /** Without an HPA where it could not read the queue depth: the operator scales then. */
+  #wantedObjects(props: EngineProps): readonly KubeObject[] {
+    const isForeign = this.#context.metricsState().status === 'foreign';
+    const objects = engineObjects(props) as readonly KubeObject[];
+    return objects.filter(({ kind }) => !isForeign || kind !== 'HorizontalPodAutoscaler');
   }
 
   #props(deployment: NVLMDeployment, weightsBytes: number | undefined): EngineProps {
@@ -181,7 +191,7 @@ export class NVLMController {
     feasibility: Feasibility,
     drifts: readonly Drift[],
     plan: RolloutPlan,
-    scaledTo: 0 | 1 | undefined,
+    scaledTo: number | undefined,
     fence: AbortSignal,
   ): Promise<void> {
     const { client, metricsState } = this.#context;
@@ -230,7 +240,7 @@ export class NVLMController {
     problems: readonly PodProblem[],
     drifts: readonly Drift[],
     plan: RolloutPlan,
-    scaledTo: 0 | 1 | undefined,
+    scaledTo: number | undefined,
   ): Promise<void> {
     const events = this.#events;
     const before = deployment.status;
@@ -261,14 +271,14 @@ export class NVLMController {
     }
     if (scaledTo !== undefined) {
       const wake = deployment.metadata.annotations?.[ANNOTATIONS.wake];
-      const note = scaledTo === 1 ? `Woken by ${wake}` : 'Idle: scaling to zero';
-      await events.record(
-        deployment,
-        'Normal',
-        scaledTo === 1 ? 'Waking' : 'ScaledToZero',
-        'Scale',
-        note,
-      );
+      const from = deployment.spec.replicas;
+      const [reason, note] =
+        scaledTo === 0
+          ? (['ScaledToZero', 'Idle: scaling to zero'] as const)
+          : from === 0
+            ? (['Waking', `Woken by ${wake}`] as const)
+            : (['Scaled', `${from} to ${scaledTo} replicas on queue depth`] as const);
+      await events.record(deployment, 'Normal', reason, 'Scale', note);
     }
     if (before?.phase !== 'Ready' && status.phase === 'Ready') {
       await events.record(

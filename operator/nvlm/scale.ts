@@ -1,25 +1,61 @@
-/** The one place where the operator writes `spec.replicas`: between 0 and 1, through the scale subresource. */
+/**
+ * The one place where the operator writes `spec.replicas`, through the scale subresource: between 0 and 1, and above it only where no HPA
+ * can read the queue depth.
+ */
 
 import { durationMs } from '#charts/duration.ts';
 import { ANNOTATIONS } from '#charts/labels.ts';
 import { objectPath } from '../kube/resource.ts';
+import type { OwnScaler } from '../scaling/own.ts';
 import { decideZero } from '../scaling/zero.ts';
 import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
 import type { Observation } from './observe.ts';
 
 const defaultIdleTimeout = '30m';
 
+const defaultStabilizationSeconds = 600;
+const ownPeriodMs = 2000;
+
 export interface ScaleOutcome {
-  readonly scaledTo?: 0 | 1;
+  readonly scaledTo?: number;
   readonly lookAgainMs?: number;
 }
 
 /** Scales when it is time to. Throws KubeError. */
-export async function scaleAtZero(
+export async function scale(
   context: ControllerContext,
-  { deployment, rolloutPods, depth, idleMs, now }: Observation,
+  own: OwnScaler,
+  seen: Observation,
   fence: AbortSignal,
 ): Promise<ScaleOutcome> {
+  const atZero = await scaleAtZero(context, seen, fence);
+  const { spec } = seen.deployment;
+  const isOwn = spec.autoscaling !== undefined && context.metricsState().status === 'foreign';
+  if (atZero.scaledTo !== undefined || spec.replicas === 0 || !isOwn) return atZero;
+  const { targetQueueDepth, minReplicas, maxReplicas, behavior } = spec.autoscaling;
+  const window = behavior?.scaleDown?.stabilizationWindowSeconds ?? defaultStabilizationSeconds;
+  const wanted = own.decide({
+    key: seen.key,
+    replicas: spec.replicas,
+    waiting: seen.depth.waiting,
+    isStale: seen.depth.isStale,
+    target: targetQueueDepth,
+    minReplicas,
+    maxReplicas,
+    stabilizationMs: window * 1000,
+  });
+  const lookAgainMs = Math.min(atZero.lookAgainMs ?? ownPeriodMs, ownPeriodMs);
+  if (wanted === undefined) return { lookAgainMs };
+  await writeReplicas(context, seen, wanted, fence);
+  return { scaledTo: wanted, lookAgainMs };
+}
+
+async function scaleAtZero(
+  context: ControllerContext,
+  seen: Observation,
+  fence: AbortSignal,
+): Promise<ScaleOutcome> {
+  const { deployment, rolloutPods, depth, idleMs, now } = seen;
   const { spec, metadata, status } = deployment;
   if (spec.autoscaling === undefined) return {};
   const lastActive = Date.parse(status?.lastActiveTime ?? '');
@@ -46,17 +82,23 @@ export async function scaleAtZero(
   });
   if (decision === undefined) return {};
   if ('lookAgainMs' in decision) return decision;
-  await context.client.request({
+  await writeReplicas(context, seen, decision.scaleTo, fence);
+  return { scaledTo: decision.scaleTo };
+}
+
+async function writeReplicas(
+  { client }: ControllerContext,
+  { deployment: { metadata } }: Observation,
+  replicas: number,
+  fence: AbortSignal,
+): Promise<void> {
+  await client.request({
     method: 'PATCH',
     path: `${objectPath(NVLM_RESOURCE, metadata.name, metadata.namespace)}/scale`,
     query: { fieldManager: 'nvlm-operator-scale' },
     contentType: 'application/merge-patch+json',
     // Only from the state that was looked at: the HPA or a user may have written since.
-    body: {
-      metadata: { resourceVersion: metadata.resourceVersion },
-      spec: { replicas: decision.scaleTo },
-    },
+    body: { metadata: { resourceVersion: metadata.resourceVersion }, spec: { replicas } },
     signal: fence,
   });
-  return { scaledTo: decision.scaleTo };
 }

@@ -129,7 +129,7 @@ function judge(input: StatusInput, counts: Counts): Findings {
       drainingReplicas === 0
         ? yes('None', 'No replica is draining')
         : no('Draining', `${drainingReplicas} replicas finish their streams`),
-    ScalingActive: judgeScaling(deployment),
+    ScalingActive: judgeScaling(deployment, input.metrics),
     MetricsServed: judgeMetrics(input.metrics),
     Drifted:
       drifts.length === 0
@@ -161,7 +161,7 @@ function judge(input: StatusInput, counts: Counts): Findings {
   };
 }
 
-function judgeScaling({ spec }: NVLMDeployment): Finding {
+function judgeScaling({ spec }: NVLMDeployment, metrics: MetricsState): Finding {
   const { autoscaling, replicas } = spec;
   if (autoscaling === undefined) return no('Fixed', `spec.replicas is ${replicas}`);
   if (replicas === 0) {
@@ -172,7 +172,7 @@ function judgeScaling({ spec }: NVLMDeployment): Finding {
   }
   const { minReplicas, maxReplicas, targetQueueDepth } = autoscaling;
   return yes(
-    'HorizontalPodAutoscaler',
+    metrics.status === 'foreign' ? 'ForeignProvider' : 'HorizontalPodAutoscaler',
     `Between ${Math.max(1, minReplicas)} and ${maxReplicas} replicas, at ${targetQueueDepth} waiting requests each`,
   );
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
-import { objectPath } from '#operator/kube/resource.ts';
+import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { Deployments, FAST_SCALING } from '../support/cluster/deployments.ts';
 import {
@@ -132,5 +132,60 @@ describe('scaling on queue depth by the real HPA controller', {
       path: `${objectPath(NVLM_RESOURCE, 'paused', 'default')}/scale`,
     })) as { spec: { replicas?: number } };
     assert.equal(scale.spec.replicas ?? 0, 0);
+  });
+
+  test('another provider of custom metrics is left alone, and the operator scales by itself', async () => {
+    await operator.child.stop('SIGTERM');
+    const type = RESOURCES.apiService;
+    for (const version of ['v1beta2', 'v1beta1']) {
+      const name = `${version}.custom.metrics.k8s.io`;
+      await cluster.client.request({ method: 'DELETE', path: objectPath(type, name) });
+      await cluster.client.apply(
+        type,
+        {
+          apiVersion: 'apiregistration.k8s.io/v1',
+          kind: 'APIService',
+          metadata: { name },
+          spec: {
+            group: 'custom.metrics.k8s.io',
+            version,
+            service: { name: 'prometheus-adapter', namespace: 'monitoring', port: 443 },
+            insecureSkipTLSVerify: true,
+            groupPriorityMinimum: 100,
+            versionPriority: 100,
+          },
+        },
+        { fieldManager: 'prometheus', force: true },
+      );
+    }
+    operator = await cluster.startOperator();
+    cluster.engines.setTotal('alone', 0);
+    await deployments.create('alone', {
+      autoscaling: {
+        maxReplicas: 4,
+        targetQueueDepth: 4,
+        behavior: { scaleDown: { stabilizationWindowSeconds: 5 } },
+      },
+    });
+    const told = await deployments.until('alone', 'tells of the other provider', ({ status }) =>
+      status?.conditions?.some(
+        ({ type: condition, reason }) =>
+          condition === 'MetricsServed' && reason === 'ForeignProvider',
+      ),
+    );
+    const served = told.status?.conditions?.find(({ type: one }) => one === 'MetricsServed');
+    assert.match(served?.message ?? '', /monitoring\/prometheus-adapter/);
+    cluster.engines.setTotal('alone', 12);
+    await deployments.until('alone', 'has three replicas', ({ spec }) => spec.replicas === 3);
+    await deployments.untilReady('alone');
+    cluster.engines.setTotal('alone', 0);
+    await deployments.until('alone', 'has one replica', ({ spec }) => spec.replicas === 1, {
+      timeoutMs: 60_000,
+    });
+    const path = objectPath(type, 'v1beta2.custom.metrics.k8s.io');
+    const found = (await cluster.client.request({ method: 'GET', path })) as {
+      spec: { service: { name: string } };
+    };
+    assert.equal(found.spec.service.name, 'prometheus-adapter');
   });
 });

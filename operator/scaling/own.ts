@@ -1,0 +1,49 @@
+/**
+ * Scales on queue depth without an HPA, where somebody else serves custom.metrics.k8s.io: up at once, down to the highest number that was
+ * called for within the stabilisation window, by the HPA's own rule for an Object metric with AverageValue.
+ */
+import { type Clock, systemClock } from '../kube/clock.ts';
+
+export interface OwnScalingInput {
+  readonly key: string;
+  readonly replicas: number;
+  readonly waiting: number;
+  /** Some engine did not say lately: nothing is taken away. */
+  readonly isStale: boolean;
+  readonly target: number;
+  readonly minReplicas: number;
+  readonly maxReplicas: number;
+  readonly stabilizationMs: number;
+}
+
+export class OwnScaler {
+  readonly #clock: Clock;
+  /** Deployment -> what was called for, and when. */
+  readonly #calls = new Map<string, { readonly atMs: number; readonly replicas: number }[]>();
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+  }
+
+  /** The number of replicas to have now; undefined when it is the present one. */
+  decide(input: OwnScalingInput): number | undefined {
+    const { key, replicas, waiting, isStale, target, minReplicas, maxReplicas } = input;
+    const now = this.#clock.now();
+    const least = Math.max(1, minReplicas);
+    const wanted = Math.min(maxReplicas, Math.max(least, Math.ceil(waiting / target)));
+    const recent = (this.#calls.get(key) ?? []).filter(
+      ({ atMs }) => now - atMs <= input.stabilizationMs,
+    );
+    // The first look, after a start too: what runs was called for by somebody.
+    if (recent.length === 0) recent.push({ atMs: now, replicas });
+    recent.push({ atMs: now, replicas: wanted });
+    this.#calls.set(key, recent);
+    const settled = Math.max(wanted, ...recent.map((call) => call.replicas));
+    const next = wanted >= replicas ? wanted : isStale ? replicas : Math.min(replicas, settled);
+    return next === replicas ? undefined : next;
+  }
+
+  forget(key: string): void {
+    this.#calls.delete(key);
+  }
+}
