@@ -18,6 +18,13 @@ export interface Observation {
   readonly now: Date;
 }
 
+/** A pod whose deletion is so long overdue is on a node that is gone: its GPUs are not coming back, and nobody waits for them. */
+const lostAfterMs = 30_000;
+
+const isLost = ({ metadata }: PodObject, now: Date): boolean =>
+  metadata.deletionTimestamp !== undefined &&
+  now.getTime() - Date.parse(metadata.deletionTimestamp) > lostAfterMs;
+
 /** Undefined when the NVLMDeployment is gone. */
 export function observe(context: ControllerContext, key: string): Observation | undefined {
   const deployment = context.deployments.get(key);
@@ -28,12 +35,14 @@ export function observe(context: ControllerContext, key: string): Observation | 
     key,
     deployment,
     pods,
-    rolloutPods: pods.map((pod) => {
-      const figures = context.depths.podFigures(key, keyOf(pod));
-      const inFlight =
-        figures === undefined || figures.isStale ? undefined : figures.waiting + figures.running;
-      return toRolloutPod(pod, inFlight, now);
-    }),
+    rolloutPods: pods
+      .filter((pod) => !isLost(pod, now))
+      .map((pod) => {
+        const figures = context.depths.podFigures(key, keyOf(pod));
+        const inFlight =
+          figures === undefined || figures.isStale ? undefined : figures.waiting + figures.running;
+        return toRolloutPod(pod, inFlight, now);
+      }),
     depth: context.depths.depthOf(key),
     idleMs: context.depths.idleMs(key),
     now,

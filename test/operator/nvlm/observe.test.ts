@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { KubeObject } from '#operator/kube/resource.ts';
+import { ownerIndex, Store } from '#operator/kube/store.ts';
+import type { ControllerContext } from '#operator/nvlm/context.ts';
+import { observe } from '#operator/nvlm/observe.ts';
+import type { PodObject } from '#operator/nvlm/pod.ts';
+import { DepthBook } from '#operator/scaling/depth.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+
+const now = new Date('2026-01-01T00:10:00Z');
+
+const pod = (name: string, deletionTimestamp?: string): PodObject =>
+  ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name,
+      namespace: 'ns',
+      uid: name,
+      resourceVersion: '1',
+      ownerReferences: [{ apiVersion: 'v1', kind: 'NVLMDeployment', name: 'chat', uid: 'u' }],
+      labels: { 'serving.nvlm.dev/deployment': 'chat', 'serving.nvlm.dev/traffic': 'serving' },
+      ...(deletionTimestamp && { deletionTimestamp }),
+    },
+    spec: {},
+    status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
+  }) as PodObject;
+
+function world(pods: readonly PodObject[]) {
+  const deployments = new Store<NVLMDeployment & KubeObject>({ owner: ownerIndex });
+  deployments.set({
+    metadata: { name: 'chat', namespace: 'ns', uid: 'u', resourceVersion: '1' },
+  } as NVLMDeployment & KubeObject);
+  const podStore = new Store<PodObject>({ owner: ownerIndex });
+  for (const one of pods) podStore.set(one);
+  const depths = new DepthBook(new FakeClock());
+  const context = {
+    deployments,
+    pods: podStore,
+    depths,
+    now: () => now,
+  } as unknown as ControllerContext;
+  return { context, depths };
+}
+
+test('a pod whose deletion is long overdue does not hold its replica’s place', () => {
+  const { context } = world([
+    pod('here'),
+    pod('going', '2026-01-01T00:09:50Z'),
+    pod('lost', '2026-01-01T00:09:00Z'),
+  ]);
+  const seen = observe(context, 'ns/chat');
+  assert.deepEqual(
+    seen?.rolloutPods.map(({ name, isTerminating }) => [name, isTerminating]),
+    [
+      ['here', false],
+      ['going', true],
+    ],
+  );
+});
+
+test('requests in a pod are unknown until it has answered, and again when it stops answering', () => {
+  const { context, depths } = world([pod('here')]);
+  const inFlight = () => observe(context, 'ns/chat')?.rolloutPods[0]?.inFlight;
+  assert.equal(inFlight(), undefined);
+  depths.record('ns/chat', 'ns/here', { waiting: 1, running: 2, finished: 0 });
+  assert.equal(inFlight(), 3);
+  depths.miss('ns/chat', 'ns/here');
+  assert.equal(inFlight(), undefined);
+});
+
+test('a deployment that is gone is not observed', () => {
+  const { context } = world([]);
+  assert.equal(observe(context, 'ns/ghost'), undefined);
+});
