@@ -50,6 +50,9 @@ export const graceSeconds = (spec: EngineProps['spec']): number =>
 export const modelReference = ({ source, revision }: EngineProps['spec']['model']): string =>
   revision === undefined ? source : `${source}@${revision}`;
 
+/** The engine reads one number and one unit. */
+const engineTime = (duration: string): string => `${Math.round(durationMs(duration))}ms`;
+
 function engineArguments({ name, spec }: EngineProps): string[] {
   const { model, batchPolicy, parallelism, auth } = spec;
   const flags: Record<string, string | number | undefined> = {
@@ -63,8 +66,8 @@ function engineArguments({ name, spec }: EngineProps): string[] {
     'max-sequences': batchPolicy.maxSequences,
     'max-batched-tokens': batchPolicy.maxBatchedTokens,
     'max-queued-requests': batchPolicy.maxQueuedRequests,
-    'queue-timeout': batchPolicy.queueTimeout,
-    'static-window': batchPolicy.staticWindow,
+    'queue-timeout': engineTime(batchPolicy.queueTimeout),
+    'static-window': batchPolicy.staticWindow && engineTime(batchPolicy.staticWindow),
     'worker-threads': batchPolicy.threads,
     'shutdown-timeout': `${drainSeconds(spec)}s`,
     tensor: parallelism.tensor > 1 ? parallelism.tensor : undefined,

@@ -37,6 +37,13 @@ function readOptions() {
 
 const options = readOptions();
 
+if (options.tensor > 1 || options.pipeline > 1) {
+  fail({
+    code: 'PARALLELISM_UNSUPPORTED',
+    message: `--tensor ${options.tensor} --pipeline ${options.pipeline} need accelerators; the cpu backend of this build takes 1 and 1.`,
+  });
+}
+
 // Started by a process that wants it no longer than itself, such as the terminal chat: also while the model loads.
 let endsWithParent = (): void => process.exit(0);
 process.once('disconnect', () => endsWithParent());

@@ -44,6 +44,12 @@ export const SERVE_OPTIONS = {
     'Instruction-set path of the kernels; default: the best this CPU has',
   ),
   threads: optional(integer(1, 1024), 'Threads of the decoder; default: all cores'),
+  tensor: required(
+    integer(1, 16),
+    '1',
+    'Accelerators that split every layer; the cpu backend runs on one machine and takes 1',
+  ),
+  pipeline: required(integer(1, 64), '1', 'Stages that split the layers; the cpu backend takes 1'),
   'batch-mode': required(
     choice('Continuous', 'Sequential', 'Static', 'Threads'),
     'Continuous',

@@ -14,6 +14,13 @@ const startTables: readonly (readonly [string, Readonly<Record<string, string>>]
   ['Tokenizers', TOKENIZER_ERRORS],
   ['Memory of the KV cache', CACHE_MEMORY_ERRORS],
   ['Kernels', KERNEL_ERRORS],
+  [
+    'Options',
+    {
+      PARALLELISM_UNSUPPORTED:
+        'more accelerators are asked for than the backend of this build uses',
+    },
+  ],
 ];
 
 export const allCodes = (): string[] => [
