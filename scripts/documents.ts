@@ -2,6 +2,8 @@
 import { writeFileSync } from 'node:fs';
 import { optionsMarkdown } from '#engine/options-document.ts';
 import { errorsMarkdown } from './errors-document.ts';
+import { operatorOptionsMarkdown } from './operator-options-document.ts';
 
 writeFileSync('docs/options.md', optionsMarkdown());
 writeFileSync('docs/errors.md', errorsMarkdown());
+writeFileSync('docs/operator-options.md', operatorOptionsMarkdown());

@@ -7,12 +7,11 @@ import { test } from 'node:test';
 const mayImport: Record<string, readonly string[]> = {
   options: [],
   crds: [],
-  sizing: [],
   charts: ['crds'],
   'operator/kube': [],
   'operator/metrics-api': ['operator/kube'],
   'operator/scaling': ['operator/kube', 'crds'],
-  'operator/nvlm': ['operator/kube', 'operator/scaling', 'crds', 'charts', 'sizing'],
+  'operator/nvlm': ['operator/kube', 'operator/scaling', 'crds', 'charts'],
   kernels: [],
   'engine/protocol': [],
   'engine/tokenizer': ['engine/protocol'],
@@ -44,7 +43,7 @@ for (const [layer, allowed] of Object.entries(mayImport)) {
 }
 
 const sources = globSync(
-  '{options,crds,sizing,charts,operator,engine,kernels,web,bench,scripts,examples,test}/**/*.{ts,mjs,cc,h}',
+  '{options,crds,charts,operator,engine,kernels,web,bench,scripts,examples,test}/**/*.{ts,mjs,cc,h}',
   {
     exclude: ['**/dist/**', 'kernels/build*/**', 'test/fixtures/**'],
   },
@@ -58,7 +57,7 @@ test('no source file is longer than 500 lines', () => {
 });
 
 test('only composition roots read the environment', () => {
-  const readers = globSync('{options,crds,sizing,charts,operator,engine,kernels,web}/**/*.ts', {
+  const readers = globSync('{options,crds,charts,operator,engine,kernels,web}/**/*.ts', {
     exclude: ['**/dist/**'],
   }).filter(
     (file) => !/(^|\/)main\.ts$/.test(file) && readFileSync(file, 'utf8').includes('process.env'),

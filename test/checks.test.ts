@@ -18,3 +18,7 @@ test('the sources type-check', () => {
 test('the page type-checks', () => {
   check('node_modules/.bin/tsc', ['-p', 'web', '--noEmit']);
 });
+
+test('what people install is what the charts make', () => {
+  check(process.execPath, ['cdk8s.ts', '--check']);
+});

@@ -7,11 +7,20 @@ import { completionFields } from '#engine/protocol/completion-request.ts';
 import { ERRORS } from '#engine/protocol/errors.ts';
 import { responsesFields } from '#engine/protocol/responses-request.ts';
 import { allCodes, errorsMarkdown } from '../scripts/errors-document.ts';
+import { operatorOptionsMarkdown } from '../scripts/operator-options-document.ts';
 
 test('docs/errors.md is what the tables of the code say', () => {
   assert.equal(
     readFileSync('docs/errors.md', 'utf8'),
     errorsMarkdown(),
+    'run node scripts/documents.ts',
+  );
+});
+
+test('docs/operator-options.md is what the operator reads', () => {
+  assert.equal(
+    readFileSync('docs/operator-options.md', 'utf8'),
+    operatorOptionsMarkdown(),
     'run node scripts/documents.ts',
   );
 });
