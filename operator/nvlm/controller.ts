@@ -10,6 +10,7 @@ import { OwnScaler } from '../scaling/own.ts';
 import { ChildApplier, type Drift, NameTakenError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
 import { EventRecorder } from './events.ts';
+import { FailureBackoff } from './failure-backoff.ts';
 import type { Feasibility } from './feasibility.ts';
 import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
@@ -30,6 +31,7 @@ export class NVLMController {
   readonly #children: ChildApplier;
   readonly #events: EventRecorder;
   readonly #ownScaler = new OwnScaler();
+  readonly #failures = new FailureBackoff();
   readonly #judge: (deployment: NVLMDeployment) => Feasibility;
 
   constructor(context: ControllerContext, judge: (deployment: NVLMDeployment) => Feasibility) {
@@ -51,6 +53,7 @@ export class NVLMController {
       depths.forget(key);
       this.#children.forget(key);
       this.#ownScaler.forget(key);
+      this.#failures.forget(key);
       return undefined;
     }
     if (!expectations.isSatisfied(key)) return cacheWaitMs;
@@ -76,6 +79,7 @@ export class NVLMController {
     const problems: PodProblem[] = [];
     let drifts: Drift[] = [];
     let plan = nothing;
+    let waitMs: number | undefined;
     if (feasibility.accepted.status !== 'False') {
       try {
         drifts = await this.#children.applyAll(
@@ -89,7 +93,10 @@ export class NVLMController {
         if (!(error instanceof NameTakenError)) throw error;
         problems.push({ reason: 'InvalidTemplate', message: error.message });
       }
-      plan = this.#plan(seen, revision, deployment.spec.replicas);
+      const planned = this.#plan(seen, revision, deployment.spec.replicas);
+      const paced = this.#failures.apply(seen.key, seen.rolloutPods, planned);
+      plan = paced.plan;
+      waitMs = paced.waitMs;
       const refused = await carryOut(this.#context, seen, plan, props, template, revision, fence);
       if (refused !== undefined) problems.push(refused);
     }
@@ -101,7 +108,9 @@ export class NVLMController {
     const scaled = await scale(this.#context, this.#ownScaler, seen, fence);
     await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
-    return isMoving ? drainPollMs : scaled.lookAgainMs;
+    const times = [isMoving ? drainPollMs : undefined, waitMs, scaled.lookAgainMs];
+    const due = times.filter((time) => time !== undefined);
+    return due.length === 0 ? undefined : Math.min(...due);
   }
 
   /** Lets streams finish, deletes the pods, then lets the object go; its children go with it. */
