@@ -1,9 +1,5 @@
 #include "parallel.h"
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#endif
-
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -119,16 +115,7 @@ void Team::reserveScratch(size_t bytes) {
   }
 }
 
-// A decoder thread may hold a core for a whole step; the event loop, which has little to do and must do it at once, goes first.
-static void yieldToTheEventLoop() {
-#if defined(__linux__)
-  // On Linux the priority is the calling thread's own.
-  setpriority(PRIO_PROCESS, 0, 5);
-#endif
-}
-
 void Team::serve(int index) {
-  yieldToTheEventLoop();
   int seen = 0;
   const Lane& lane = lanes_[static_cast<size_t>(index)];
   while (true) {
