@@ -6,7 +6,7 @@ import { resolveModel } from '#engine/weights/resolve.ts';
 import type { PeerVariant } from './model.ts';
 import { startLlamaServer } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
-import type { ServeFigures, ServeLoad, Wire } from './serve.ts';
+import type { EventLoopFigures, ServeFigures, ServeLoad, Wire } from './serve.ts';
 import { randomPrompts, runLoad, serveResult } from './serve.ts';
 
 interface Target {
@@ -69,11 +69,17 @@ async function modelName(url: string): Promise<string> {
   return data[0]?.id ?? '';
 }
 
-/** The longest time that the server's event loop was held up since the last call, in milliseconds; undefined when it does not tell. */
-async function readBlock(url: string): Promise<number | undefined> {
+/** Since the last call; undefined when the server does not tell. */
+async function readEventLoop(url: string): Promise<EventLoopFigures | undefined> {
   const text = await (await fetch(`${url}/metrics`)).text();
-  const seconds = /^nvlm_event_loop_block_seconds\{quantile="1"\} (\S+)/m.exec(text)?.[1];
-  return seconds === undefined ? undefined : Number(seconds) * 1000;
+  const milliseconds = (name: string): number | undefined => {
+    const pattern = new RegExp(`^nvlm_event_loop_${name}_seconds\\{quantile="1"\\} (\\S+)`, 'm');
+    const seconds = pattern.exec(text)?.[1];
+    return seconds === undefined ? undefined : Number(seconds) * 1000;
+  };
+  const heldUpMs = milliseconds('block');
+  const workMs = milliseconds('work');
+  return heldUpMs === undefined || workMs === undefined ? undefined : { heldUpMs, workMs };
 }
 
 export async function serveBench(
@@ -88,7 +94,7 @@ export async function serveBench(
   const measure = async (target: Target, round: number) => {
     const note = `round ${round} of ${options.rounds}: ${target.name}`;
     // Another prompt for each round: no server profits from what it has seen.
-    if (target.url === own.url) await readBlock(own.url);
+    if (target.url === own.url) await readEventLoop(own.url);
     const measured = await runLoad(
       target.url,
       target.model,
@@ -97,8 +103,8 @@ export async function serveBench(
       prompts.map((prompt) => prompt.map((id) => id + round)),
       (fraction) => progress((finished + fraction) / total, note),
     );
-    const blockMs = target.url === own.url ? await readBlock(own.url) : undefined;
-    const figures = { ...measured, ...(blockMs !== undefined && { blockMs }) };
+    const eventLoop = target.url === own.url ? await readEventLoop(own.url) : undefined;
+    const figures = { ...measured, ...(eventLoop !== undefined && { eventLoop }) };
     finished++;
     if (round > 0) samples.set(target.name, [...(samples.get(target.name) ?? []), figures]);
   };

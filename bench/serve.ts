@@ -39,8 +39,14 @@ export interface ServeFigures {
   readonly timePerOutputTokenMs: readonly number[];
   readonly interTokenMs: readonly number[];
   readonly latencyMs: readonly number[];
-  /** Longest time that the server's event loop was held up; only our own server tells. */
-  readonly blockMs?: number;
+  /** Only our own server tells. */
+  readonly eventLoop?: EventLoopFigures;
+}
+
+/** Longest time that the server's event loop was held up, and the longest by work of its own rather than for want of a core. */
+export interface EventLoopFigures {
+  readonly heldUpMs: number;
+  readonly workMs: number;
 }
 
 /** mulberry32: a small seeded generator, so that a load can be repeated. */
@@ -303,7 +309,7 @@ export function serveResult(
           'TPOT ms mean/p50/p99',
           'ITL ms mean/p50/p99',
           'E2E ms mean/p50/p99',
-          'loop block ms max',
+          'loop held up by own work / in all, ms max',
           'ours / this',
         ],
         rows: runs.map(({ name, figures }) => [
@@ -316,7 +322,9 @@ export function serveResult(
           cells(figures.timePerOutputTokenMs),
           cells(figures.interTokenMs),
           cells(figures.latencyMs),
-          figures.blockMs === undefined ? '—' : figure(figures.blockMs),
+          figures.eventLoop === undefined
+            ? '—'
+            : `${figure(figures.eventLoop.workMs)} / ${figure(figures.eventLoop.heldUpMs)}`,
           `${figure(reference / figures.outputTokensPerSecond)}x`,
         ]),
         note: `${note} Goodput: requests with TTFT <= ${load.slo.timeToFirstTokenMs} ms and TPOT <= ${load.slo.timePerOutputTokenMs} ms.`,

@@ -19,6 +19,7 @@ import type { ServerOptions } from './options.ts';
 import { ResponseStore } from './response-store.ts';
 import { registerResponses } from './responses.ts';
 import { attachSockets, requestIdOf } from './socket-server.ts';
+import { Turns } from './turns.ts';
 import { registerWebFiles } from './web-files.ts';
 
 export interface ServerParts {
@@ -64,6 +65,7 @@ export function createServer(parts: ServerParts): RunningServer {
     logger,
     metrics: new ServerMetrics(engine, model.name, logger, parts.metricsRegistry),
     store: new ResponseStore(options),
+    turns: new Turns(),
     isClosing: () => closing !== undefined,
   };
   const app = fastify({
@@ -124,6 +126,12 @@ export function createServer(parts: ServerParts): RunningServer {
         },
       );
     }
+  });
+  app.addHook('preHandler', async (request, reply) => {
+    if (request.method !== 'POST') return;
+    await context.turns.take();
+    // Nobody is there any more, and the event that would say so has been.
+    if (reply.raw.destroyed) reply.hijack();
   });
   app.setErrorHandler((thrown, request, reply) => {
     const error = asNvlmError(thrown);

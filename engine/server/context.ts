@@ -5,6 +5,7 @@ import type { ChatTemplate, Tokenizer } from '#engine/tokenizer/tokenizer.ts';
 import type { ServerMetrics } from './metrics.ts';
 import type { ServerOptions } from './options.ts';
 import type { ResponseStore } from './response-store.ts';
+import type { Turns } from './turns.ts';
 
 /** The model's own sampling habits, from its generation config. */
 export interface SamplingDefaults {
@@ -35,6 +36,8 @@ export interface ServerContext {
   readonly logger: Logger;
   readonly metrics: ServerMetrics;
   readonly store: ResponseStore;
+  /** Taken before a request is rendered, tokenised and submitted. */
+  readonly turns: Turns;
   /** True from the first signal to stop. */
   readonly isClosing: () => boolean;
 }

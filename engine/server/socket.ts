@@ -39,6 +39,10 @@ const RESUME_FIELDS = {
 interface Lane {
   readonly waiting: (() => Promise<void>)[];
   run: ResponseRun | undefined;
+  /** Its turn to create a response is yet to come. */
+  isStarting: boolean;
+  /** Cancelled before its response was there. */
+  isCancelled: boolean;
 }
 
 export class SocketSession {
@@ -172,6 +176,10 @@ export class SocketSession {
     // Checked before it waits in its lane, so that a bad request is refused at once.
     const request = parseResponsesRequest(body);
     this.#enqueue(streamId, async (lane) => {
+      lane.isStarting = true;
+      await this.#context.turns.take();
+      lane.isStarting = false;
+      if (this.#isClosing) return;
       const run = createResponse(this.#context, request, {
         identity: {
           requestId: `${this.#requestId}.${++this.#createdCount}`,
@@ -183,6 +191,7 @@ export class SocketSession {
       });
       if (!run.isStored) this.#keepOwn(run);
       lane.run = run;
+      if (lane.isCancelled) run.cancel();
       await this.#feed(run, streamId, 0, !run.background);
     });
   }
@@ -202,10 +211,13 @@ export class SocketSession {
   #cancel(frame: Record<string, unknown>, streamId: string | undefined): void {
     const { starting_after: _, ...table } = RESUME_FIELDS;
     const { response_id: id } = parseFields(table, frame);
+    const lane = this.#lanes.get(streamId ?? '');
+    if (id === undefined && lane?.isStarting === true) {
+      lane.isCancelled = true;
+      return;
+    }
     const run =
-      id === undefined
-        ? this.#lanes.get(streamId ?? '')?.run
-        : (this.#ownResponses.get(id) ?? this.#context.store.get(id));
+      id === undefined ? lane?.run : (this.#ownResponses.get(id) ?? this.#context.store.get(id));
     if (run === undefined) {
       throw missingResponse(
         id ?? `running on lane ${streamId ?? 'without stream_id'}`,
@@ -226,7 +238,12 @@ export class SocketSession {
     }
     const name = streamId ?? '';
     const existing = this.#lanes.get(name);
-    const lane = existing ?? { waiting: [], run: undefined };
+    const lane = existing ?? {
+      waiting: [],
+      run: undefined,
+      isStarting: false,
+      isCancelled: false,
+    };
     this.#frames++;
     lane.waiting.push(async () => {
       try {
@@ -235,6 +252,7 @@ export class SocketSession {
         this.#laneFailed(thrown, streamId);
       } finally {
         lane.run = undefined;
+        lane.isCancelled = false;
       }
     });
     if (existing !== undefined) return;
