@@ -14,7 +14,6 @@ import type { GenerationEngine } from './scheduler/request.ts';
 import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
 import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
-import { checkVocabulary } from './tokenizer/vocabulary.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
 import { openCheckpoint } from './weights/open.ts';
 import { resolveModel } from './weights/resolve.ts';
@@ -111,7 +110,6 @@ export async function loadModel(
     validTokenCount: tokenizer.vocabularySize,
     ...(options.maxModelLength === undefined ? {} : { maxModelLength: options.maxModelLength }),
   });
-  checkVocabulary(tokenizer, described.program.vocabularyRows);
   const blockSize = options.blockSize ?? 32;
   const maxModelLength = described.maxPositions;
   const blockBytes = backend.blockBytes(

@@ -58,16 +58,42 @@ export interface Backend {
 
 /** Code -> what happened, in one clause. Codes are stable and never reused; the addon throws them too. */
 export const KERNEL_ERRORS = {
-  KERNEL_ADDON_MISSING: 'the native addon is not built, or does not load on this machine',
-  KERNEL_BUSY: 'a step was asked for while one was in flight',
-  KERNEL_CLOSED: 'the program or runner was closed',
-  KERNEL_INPUT_INVALID: 'an input of a step is of the wrong length or out of range',
-  KERNEL_ISA_UNAVAILABLE: 'this CPU cannot run the instruction-set path that was asked for',
-  KERNEL_OPTION_INVALID: 'an option of loading or running has an impossible value',
-  KERNEL_OUT_OF_MEMORY: 'weights, cache or workspace could not be allocated',
-  KERNEL_PROGRAM_INVALID:
-    'the op program contradicts itself or asks for what the backend cannot do',
-  KERNEL_WEIGHT_INVALID: 'a weight has another shape, type or size than the program says',
+  KERNEL_ADDON_MISSING: {
+    meaning: 'the native addon is not built, or does not load on this machine',
+    remedy: 'run `npm run build`; it needs CMake and a C++20 compiler',
+  },
+  KERNEL_BUSY: {
+    meaning: 'a step was asked for while one was in flight',
+    remedy: 'await the step before the next one',
+  },
+  KERNEL_CLOSED: {
+    meaning: 'the program or runner was closed',
+    remedy: 'load the program again, or make another runner',
+  },
+  KERNEL_INPUT_INVALID: {
+    meaning: 'an input of a step is of the wrong length or out of range',
+    remedy: 'correct the input that the message names',
+  },
+  KERNEL_ISA_UNAVAILABLE: {
+    meaning: 'this CPU cannot run the instruction-set path that was asked for',
+    remedy: 'leave NVLM_ISA and --isa out, or name one that the message lists',
+  },
+  KERNEL_OPTION_INVALID: {
+    meaning: 'an option of loading or running has an impossible value',
+    remedy: 'correct the option that the message names',
+  },
+  KERNEL_OUT_OF_MEMORY: {
+    meaning: 'weights, cache or workspace could not be allocated',
+    remedy: 'lower --kv-cache-memory, choose a narrower --dtype, or a smaller model',
+  },
+  KERNEL_PROGRAM_INVALID: {
+    meaning: 'the op program contradicts itself or asks for what the backend cannot do',
+    remedy: 'correct the op that the message names',
+  },
+  KERNEL_WEIGHT_INVALID: {
+    meaning: 'a weight has another shape, type or size than the program says',
+    remedy: 'convert or download the model again; the message names the weight',
+  },
 } as const;
 
 export type KernelErrorCode = keyof typeof KERNEL_ERRORS;

@@ -7,8 +7,10 @@ import { CHECKPOINT_ERRORS } from '#engine/weights/errors.ts';
 import { KERNEL_ERRORS } from '#kernels/backend.ts';
 import { KUBE_ERRORS } from '#operator/kube/errors.ts';
 
+type ErrorTable = Readonly<Record<string, { readonly meaning: string; readonly remedy: string }>>;
+
 /** Codes that end a start or a load, by what they are about. */
-const startTables: readonly (readonly [string, Readonly<Record<string, string>>])[] = [
+const startTables: readonly (readonly [string, ErrorTable])[] = [
   ['Model files, references and downloads', CHECKPOINT_ERRORS],
   ['Models', MODEL_ERRORS],
   ['Tokenizers', TOKENIZER_ERRORS],
@@ -17,8 +19,10 @@ const startTables: readonly (readonly [string, Readonly<Record<string, string>>]
   [
     'Options',
     {
-      PARALLELISM_UNSUPPORTED:
-        'more accelerators are asked for than the backend of this build uses',
+      PARALLELISM_UNSUPPORTED: {
+        meaning: 'more accelerators are asked for than the backend of this build uses',
+        remedy: 'leave --tensor and --pipeline at 1',
+      },
     },
   ],
 ];
@@ -29,9 +33,9 @@ export const allCodes = (): string[] => [
   ...startTables.flatMap(([, table]) => Object.keys(table)),
 ];
 
-const plainTable = (table: Readonly<Record<string, string>>): string =>
-  `| code | what happened |\n|---|---|\n${Object.entries(table)
-    .map(([code, meaning]) => `| \`${code}\` | ${meaning} |`)
+const plainTable = (table: ErrorTable): string =>
+  `| code | what happened | what to do |\n|---|---|---|\n${Object.entries(table)
+    .map(([code, { meaning, remedy }]) => `| \`${code}\` | ${meaning} | ${remedy} |`)
     .join('\n')}\n`;
 
 export function errorsMarkdown(): string {

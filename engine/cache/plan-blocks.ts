@@ -19,10 +19,16 @@ export interface BlockPlanOptions {
   readonly availableBytes: number;
 }
 
-/** Code -> what happened, in one clause. */
+/** Code -> what happened and what to do, a clause each. */
 export const CACHE_MEMORY_ERRORS = {
-  CACHE_MEMORY_TOO_LARGE: 'the KV cache asks for more memory than the machine has',
-  CACHE_MEMORY_TOO_SMALL: 'the KV cache could not hold one request of the longest kind',
+  CACHE_MEMORY_TOO_LARGE: {
+    meaning: 'the KV cache asks for more memory than the machine has',
+    remedy: 'lower --kv-cache-memory to what the message says',
+  },
+  CACHE_MEMORY_TOO_SMALL: {
+    meaning: 'the KV cache could not hold one request of the longest kind',
+    remedy: 'raise --kv-cache-memory, or lower --max-model-length, to what the message says',
+  },
 } as const;
 
 export type CacheMemoryErrorCode = keyof typeof CACHE_MEMORY_ERRORS;

@@ -1,10 +1,15 @@
 /** Refusals of a checkpoint's tokenizer: what an operator sees when a model does not load. */
 
-/** Code -> what happened, in one clause. Codes are stable and never reused. */
+/** Code -> what happened and what to do, a clause each. Codes are stable and never reused. */
 export const TOKENIZER_ERRORS = {
-  TOKENIZER_INVALID: 'the tokenizer file contradicts itself or lacks a needed part',
-  TOKENIZER_UNSUPPORTED: 'the tokenizer asks for a step that is not supported',
-  TOKENIZER_VOCABULARY_MISMATCH: 'the tokenizer knows ids the model has no row for',
+  TOKENIZER_INVALID: {
+    meaning: 'the tokenizer file contradicts itself or lacks a needed part',
+    remedy: 'use the tokenizer files that came with the weights',
+  },
+  TOKENIZER_UNSUPPORTED: {
+    meaning: 'the tokenizer asks for a step that is not supported',
+    remedy: 'choose a model whose tokenizer is byte-level BPE or BPE with byte fallback',
+  },
 } as const;
 
 export type TokenizerErrorCode = keyof typeof TOKENIZER_ERRORS;

@@ -1,11 +1,27 @@
 /** What can go wrong between us and the API server. */
 
 export const KUBE_ERRORS = {
-  KUBE_STATUS: 'The API server answered with a Status; `status` and `reason` say which.',
-  KUBE_UNREACHABLE: 'No connection, or it broke before the answer was complete.',
-  KUBE_TIMEOUT: 'No answer within the time given.',
-  KUBE_ABORTED: 'The caller gave up, by its signal.',
-  KUBE_PROTOCOL: 'The answer is not the JSON that was asked for.',
+  KUBE_STATUS: {
+    meaning: 'The API server answered with a Status; `status` and `reason` say which.',
+    remedy:
+      'read its reason: Forbidden is a missing right of the operator, Invalid a refused object, Conflict another writer',
+  },
+  KUBE_UNREACHABLE: {
+    meaning: 'No connection, or it broke before the answer was complete.',
+    remedy: 'look at the network and the API server; the operator tries again with growing pauses',
+  },
+  KUBE_TIMEOUT: {
+    meaning: 'No answer within the time given.',
+    remedy: 'look at the load of the API server; the operator tries again',
+  },
+  KUBE_ABORTED: {
+    meaning: 'The caller gave up, by its signal.',
+    remedy: 'nothing: the operator is stopping or has lost its Lease',
+  },
+  KUBE_PROTOCOL: {
+    meaning: 'The answer is not the JSON that was asked for.',
+    remedy: 'look for a proxy between the operator and the API server',
+  },
 } as const;
 export type KubeErrorCode = keyof typeof KUBE_ERRORS;
 
