@@ -113,6 +113,11 @@ void Model::loadVector(int weight) {
   for (int64_t row = 0; row < stored.rows; ++row) {
     dequantizeRow(stored.type, stored.row(row), stored.columns, values.data() + row * stored.columns);
   }
+  // A bias is one row here, and its values are what the matrix beside it calls rows.
+  if (stored.rows == 1 && stored.rotaryHead > 0) {
+    const std::vector<float> inOrderOfFile = values;
+    for (int64_t i = 0; i < stored.columns; ++i) values[static_cast<size_t>(i)] = inOrderOfFile[static_cast<size_t>(stored.storedRow(i))];
+  }
 }
 
 void Model::packLinear(size_t op, uint8_t* arena) {

@@ -177,14 +177,13 @@ bool locate(const LinearPlan& plan, int segment, int64_t pair, int channel, int*
 
 }  // namespace
 
-const uint8_t* StoredMatrix::row(int64_t logical) const {
-  int64_t stored = logical;
-  if (rotaryHead > 0) {
-    const int64_t i = logical % rotaryHead, half = rotaryHead / 2;
-    stored = logical - i + (i < half ? 2 * i : 2 * (i - half) + 1);
-  }
-  return data + stored * storageRowBytes(type, columns);
+int64_t StoredMatrix::storedRow(int64_t logical) const {
+  if (rotaryHead == 0) return logical;
+  const int64_t i = logical % rotaryHead, half = rotaryHead / 2;
+  return logical - i + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
+
+const uint8_t* StoredMatrix::row(int64_t logical) const { return data + storedRow(logical) * storageRowBytes(type, columns); }
 
 ComputeType resolveComputeType(StorageType type, ComputeType requested) {
   if (requested != ComputeType::kAuto) return requested;

@@ -18,6 +18,7 @@ struct StoredMatrix {
   int64_t rotaryHead;
   const uint8_t* data;  // null until mapped
 
+  int64_t storedRow(int64_t logical) const;
   const uint8_t* row(int64_t logical) const;
 };
 

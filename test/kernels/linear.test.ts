@@ -223,3 +223,28 @@ test('stacked weights of different storage types each keep their own arithmetic 
     });
   }
 });
+
+test('rows and biases stored in interleaved rotary order meet the same outputs', async (context) => {
+  for (const subject of cpuSubjects()) {
+    await context.test(subject.name, { skip: subject.skip }, async () => {
+      const random = createRandom(31);
+      const rows = 3;
+      const rowOrder = { kind: 'interleavedToHalf', headSize: 16 } as const;
+      const record = new OpRecorder();
+      const values = Float32Array.from({ length: rows * 64 }, () => random.normal());
+      const x = record.input('x', 64, values);
+      const source = { ...randomWeight(random, 'q', 'q8_0', [48, 64], 1 / 8), rowOrder };
+      const weights = [record.weight(source)];
+      const biases = [record.weight({ ...randomWeight(random, 'q.bias', 'f32', [48]), rowOrder })];
+      const out = record.tensor('out', 48);
+      record.op({ op: 'linear', x, weights, biases, epilogue: 'none', out });
+      const load = { computeType: 'float32' } as const;
+      const [expected] = await runTensors(createReferenceBackend(), record, rows, [out], { load });
+      const [actual] = await runTensors(subject.create(), record, rows, [out], { load });
+      const bound = magnitudes(values, source).map(
+        (magnitude) => ROUNDING * (SUM_ROUNDINGS * magnitude + 8),
+      );
+      assertClose(actual!, expected!, bound, 'rotary order');
+    });
+  }
+});
