@@ -13,6 +13,7 @@ const commands = {
   chat: ['engine/chat/main.ts'],
   operator: ['operator/main.ts'],
   bench: ['bench/main.ts'],
+  plan: ['sizing/main.ts'],
   test: ['scripts/test.mjs'],
   build: undefined,
 };
