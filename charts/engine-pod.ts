@@ -135,14 +135,14 @@ function engineContainer(props: EngineProps): Container {
   };
 }
 
-function cacheVolume({ pvc, hostPath, ephemeral }: EngineProps['spec']['model']['cache']) {
+export function cacheVolume({ pvc, hostPath, ephemeral }: EngineProps['spec']['model']['cache']) {
   if (pvc !== undefined) return { persistentVolumeClaim: pvc };
   if (hostPath !== undefined)
     return { hostPath: { path: hostPath.path, type: 'DirectoryOrCreate' } };
   return { emptyDir: ephemeral?.size === undefined ? {} : { sizeLimit: ephemeral.size } };
 }
 
-const gpuTaint = { key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' };
+export const GPU_TAINT = { key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' };
 
 function nodeChoice({ accelerator }: EngineProps['spec']) {
   if (accelerator.nodeSelector !== undefined) return { nodeSelector: accelerator.nodeSelector };
@@ -175,7 +175,7 @@ export function enginePodTemplate(props: EngineProps): PodTemplate {
       seccompProfile: { type: 'RuntimeDefault' },
     },
     ...nodeChoice(spec),
-    tolerations: [gpuTaint, ...(accelerator.tolerations ?? [])],
+    tolerations: [GPU_TAINT, ...(accelerator.tolerations ?? [])],
     ...(accelerator.runtimeClassName && { runtimeClassName: accelerator.runtimeClassName }),
     volumes: [
       { name: 'models', ...cacheVolume(spec.model.cache) },
@@ -196,7 +196,10 @@ export function enginePodTemplate(props: EngineProps): PodTemplate {
 }
 
 /** Ten hexadecimal digits over what a pod is made from: equal templates are one revision, also after a change and back. */
-export function engineRevision(template: PodTemplate): string {
+export function engineRevision(props: EngineProps): string {
+  // How long a start may take is learned later than pods are made, and is no reason to replace them.
+  const { weightsBytes: _, ...lasting } = props;
+  const template = enginePodTemplate(lasting);
   return createHash('sha256')
     .update(JSON.stringify(sorted(template)))
     .digest('hex')
@@ -213,7 +216,12 @@ function sorted(value: unknown): unknown {
 }
 
 /** A pod of the template; `podName` is unique in the namespace. */
-export function enginePod(props: EngineProps, template: PodTemplate, podName: string): Pod {
+export function enginePod(
+  props: EngineProps,
+  template: PodTemplate,
+  revision: string,
+  podName: string,
+): Pod {
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -222,7 +230,7 @@ export function enginePod(props: EngineProps, template: PodTemplate, podName: st
       namespace: props.namespace,
       labels: {
         ...template.metadata.labels,
-        [LABELS.revision]: engineRevision(template),
+        [LABELS.revision]: revision,
         [LABELS.traffic]: 'serving',
       },
       annotations: { ...template.metadata.annotations },

@@ -8,6 +8,8 @@ export const LABELS = {
   revision: 'serving.nvlm.dev/revision',
   /** `serving` pods get requests from the Service; `draining` ones finish what they have. */
   traffic: 'serving.nvlm.dev/traffic',
+  /** On a Job and its pod: the NVLMDeployment whose model it describes. */
+  describes: 'serving.nvlm.dev/describes',
 } as const;
 
 export const ANNOTATIONS = {
@@ -23,6 +25,7 @@ export const FINALIZER = 'serving.nvlm.dev/drain';
 export const FIELD_MANAGER = 'nvlm-operator';
 export const OPERATOR_NAME = 'nvlm-operator';
 export const ENGINE_NAME = 'nvlm-engine';
+export const DESCRIBE_NAME = 'nvlm-describe';
 
 export const PORTS = { engine: 8000, operatorHealth: 8080, metricsApi: 6443 } as const;
 /** Where the model cache is mounted in the engine's container. */

@@ -46,6 +46,7 @@ const clusterRules: readonly PolicyRule[] = [
   rule('', ['pods', 'services'], applied),
   rule('networking.k8s.io', ['networkpolicies'], applied),
   rule('policy', ['poddisruptionbudgets'], applied),
+  rule('batch', ['jobs'], applied),
   rule('autoscaling', ['horizontalpodautoscalers'], applied),
   rule('events.k8s.io', ['events'], ['create']),
   rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch'], apiServices),

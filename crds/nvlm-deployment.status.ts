@@ -75,7 +75,10 @@ export const statusSchema = objectOf<NVLMDeploymentStatus>('What is.', {
     architecture: note('From its configuration.', 128),
     parameters: wide('Number of weights.'),
     maxModelLength: wide('Tokens of prompt and answer together.'),
-    source: note('Where these numbers came from.', 512),
+    weightBytes: wide('Bytes of the weights as stored.'),
+    source: note('The model that was described.', 512),
+    of: note('The Job that described it.', 256),
+    config: note('Its configuration: numbers, switches and short texts.', 8192),
   }),
   endpoint: note('Address of the Service inside the cluster.', 512),
 });

@@ -211,6 +211,11 @@ export interface ModelStatus {
   readonly architecture?: string;
   readonly parameters?: number;
   readonly maxModelLength?: number;
-  /** Where the numbers came from: the engine's report, or the hub's config.json. */
+  readonly weightBytes?: number;
+  /** The model that was described, as `spec.model.source`. */
   readonly source?: string;
+  /** The Job that described it; another source, image or Secret asks another. */
+  readonly of?: string;
+  /** Its config.json, numbers, switches and short texts only. */
+  readonly config?: string;
 }

@@ -1,5 +1,5 @@
 /** The stores, watches and the queue of the operator, tied together: what changes adds the key of its NVLMDeployment. */
-import { ENGINE_NAME, LABELS, OPERATOR_NAME, PORTS } from '#charts/labels.ts';
+import { DESCRIBE_NAME, ENGINE_NAME, LABELS, OPERATOR_NAME, PORTS } from '#charts/labels.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeClient } from './kube/client.ts';
 import type { WorkQueue } from './kube/queue.ts';
@@ -14,6 +14,8 @@ import type { ScrapeTarget } from './scaling/scraper.ts';
 export interface Watched {
   readonly deployments: Store<NVLMDeployment & KubeObject>;
   readonly pods: Store<PodObject>;
+  /** Of the Jobs that describe models, indexed by 'describes'. */
+  readonly describePods: Store<PodObject>;
   readonly children: ReadonlyMap<string, Store<KubeObject>>;
   readonly reflectors: readonly {
     readonly resource: string;
@@ -33,7 +35,14 @@ const childTypes = [
   RESOURCES.podDisruptionBudget,
   RESOURCES.networkPolicy,
   RESOURCES.horizontalPodAutoscaler,
+  RESOURCES.job,
 ];
+
+/** Key of the NVLMDeployment whose model a pod describes. */
+function describesIndex({ metadata: { namespace, labels } }: KubeObject): string[] {
+  const name = labels?.[LABELS.describes];
+  return name === undefined ? [] : [`${namespace}/${name}`];
+}
 
 /** Stores and the reflectors that fill them; nothing runs yet. */
 export function createWatched({
@@ -44,7 +53,7 @@ export function createWatched({
 }: WatchOptions): Watched {
   const reflectors: { resource: string; reflector: Reflector<never> }[] = [];
   const watch = <T extends KubeObject>(type: ResourceType, labelSelector?: string): Store<T> => {
-    const store = new Store<T>({ owner: ownerIndex }, onListenerError);
+    const store = new Store<T>({ owner: ownerIndex, describes: describesIndex }, onListenerError);
     const reflector = new Reflector({
       client,
       type,
@@ -60,13 +69,17 @@ export function createWatched({
   return {
     deployments: watch<NVLMDeployment & KubeObject>(NVLM_RESOURCE),
     pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${ENGINE_NAME}`),
+    describePods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${DESCRIBE_NAME}`),
     children: new Map(childTypes.map((type) => [type.kind, watch<KubeObject>(type, ours)])),
     reflectors,
   };
 }
 
 /** Adds the key of the NVLMDeployment that a change is about. */
-export function connectQueue({ deployments, pods, children }: Watched, queue: WorkQueue): void {
+export function connectQueue(
+  { deployments, pods, describePods, children }: Watched,
+  queue: WorkQueue,
+): void {
   deployments.onChange(({ key, previous, current }) => {
     const isNew = previous === undefined && current !== undefined;
     // A first list, or a re-list, must not hold up an edit.
@@ -81,6 +94,10 @@ export function connectQueue({ deployments, pods, children }: Watched, queue: Wo
     }
   };
   pods.onChange(addOwner);
+  describePods.onChange(({ previous, current }) => {
+    const [key] = describesIndex((current ?? previous) as PodObject);
+    if (key !== undefined) queue.add(key);
+  });
   for (const store of children.values()) store.onChange(addOwner);
 }
 

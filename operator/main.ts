@@ -49,6 +49,8 @@ const context: ControllerContext = {
   client,
   deployments: watched.deployments,
   pods: watched.pods,
+  describePods: watched.describePods,
+  describeTimeoutMs: options.describeTimeout,
   children: watched.children,
   expectations: new Expectations(),
   depths,
@@ -62,11 +64,7 @@ const context: ControllerContext = {
   random: Math.random,
   log: (level, message, fields) => logger[level](fields, message),
 };
-const controller = new NVLMController(context, () => ({
-  accepted: { status: 'True', reason: 'ModelUnknown', message: 'The model is not described yet' },
-  capacity: undefined,
-  model: undefined,
-}));
+const controller = new NVLMController(context);
 const queue = new WorkQueue({
   workers: options.workers,
   work: (key, fence) => controller.reconcile(key, fence),

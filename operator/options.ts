@@ -35,6 +35,11 @@ export const OPERATOR_OPTIONS = {
   workers: required(integer(1, 64), '8', 'NVLMDeployments that are worked on at once'),
   'scrape-period': required(duration, '2s', 'How often engines are asked for their queue'),
   'scrape-timeout': required(duration, '1s', 'How long one engine may take to answer'),
+  'describe-timeout': required(
+    duration,
+    '60s',
+    'How long a new deployment waits for the Job that reads its model’s configuration',
+  ),
   'metrics-api': required(
     choice('custom', 'external', 'none'),
     'custom',

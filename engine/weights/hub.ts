@@ -15,7 +15,7 @@ export interface HubRequest {
 /** Called with the bytes present over all files of the download. */
 export type OnHubBytes = (file: string, received: number, total: number) => void;
 
-interface HubFile {
+export interface HubFile {
   readonly path: string;
   readonly size: number;
   readonly digest: Digest;
@@ -47,19 +47,14 @@ export async function fetchFromHub(
   transport: Transport,
   onBytes: OnHubBytes,
 ): Promise<Manifest> {
-  const { endpoint, repository, revision } = request;
-  const api = `${endpoint}/api/models/${repository}`;
-  const commit = await readCommit(`${api}/revision/${encodeURIComponent(revision)}`, transport);
-  const wanted = chooseFiles(
-    await listFiles(`${api}/tree/${commit}`, transport),
-    `${endpoint}/${repository}`,
-  );
+  const { repository, revision } = request;
+  const { commit, files: wanted, urlOf } = await listModelFiles(request, transport);
   const total = wanted.reduce((sum, file) => sum + file.size, 0);
   await checkRoom(staging, wanted, total);
   const files: CachedFile[] = [];
   let before = 0;
   for (const { path, size, digest } of wanted) {
-    const url = `${endpoint}/${repository}/resolve/${commit}/${path}`;
+    const url = urlOf(path);
     const sha256 = await downloadFile({ url, size, digest }, join(staging, path), transport, (n) =>
       onBytes(path, before + n, total),
     );
@@ -67,6 +62,28 @@ export async function fetchFromHub(
     files.push({ path, size, sha256 });
   }
   return { version: 1, source: `hf://${repository}@${revision}`, revision: commit, files };
+}
+
+export interface HubListing {
+  readonly commit: string;
+  readonly files: readonly HubFile[];
+  readonly urlOf: (path: string) => string;
+}
+
+/** The files of the model at the commit that `revision` names now. Throws DOWNLOAD_FAILED. */
+export async function listModelFiles(
+  { endpoint, repository, revision }: HubRequest,
+  transport: Transport,
+): Promise<HubListing> {
+  const api = `${endpoint}/api/models/${repository}`;
+  const commit = await readCommit(`${api}/revision/${encodeURIComponent(revision)}`, transport);
+  const all = await listFiles(`${api}/tree/${commit}`, transport);
+  const base = `${endpoint}/${repository}`;
+  return {
+    commit,
+    files: chooseFiles(all, base),
+    urlOf: (path) => `${base}/resolve/${commit}/${path}`,
+  };
 }
 
 async function readCommit(url: string, transport: Transport): Promise<string> {

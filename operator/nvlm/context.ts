@@ -28,6 +28,9 @@ export interface ControllerContext {
   /** Engine pods of all deployments, indexed by 'owner'. */
   readonly pods: Store<PodObject>;
   /** Child objects besides pods by kind, indexed by 'owner'. */
+  readonly describePods: Store<PodObject>;
+  /** How long a new deployment waits for the description of its model before it starts pods without. */
+  readonly describeTimeoutMs: number;
   readonly children: ReadonlyMap<string, Store<KubeObject>>;
   readonly expectations: Expectations;
   readonly depths: DepthBook;

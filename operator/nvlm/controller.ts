@@ -1,4 +1,5 @@
 /** Reconciles one NVLMDeployment: observe, decide, apply, tell. Level-based: it is given a name, never an event. */
+import { describeJob, describeJobName } from '#charts/describe-job.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
 import { drainSeconds, enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
@@ -9,9 +10,10 @@ import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
 import { ChildApplier, type Drift, NameTakenError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
+import { type Described, whatIsDescribed } from './describe.ts';
 import { EventRecorder } from './events.ts';
 import { FailureBackoff } from './failure-backoff.ts';
-import type { Feasibility } from './feasibility.ts';
+import { type Feasibility, judgeFeasibility } from './feasibility.ts';
 import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
 import { carryOut } from './pods.ts';
@@ -32,13 +34,11 @@ export class NVLMController {
   readonly #events: EventRecorder;
   readonly #ownScaler = new OwnScaler();
   readonly #failures = new FailureBackoff();
-  readonly #judge: (deployment: NVLMDeployment) => Feasibility;
 
-  constructor(context: ControllerContext, judge: (deployment: NVLMDeployment) => Feasibility) {
+  constructor(context: ControllerContext) {
     this.#context = context;
     this.#children = new ChildApplier(context);
     this.#events = new EventRecorder(context);
-    this.#judge = judge;
   }
 
   /**
@@ -72,29 +72,35 @@ export class NVLMController {
 
   async #serve(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
     const { deployment } = seen;
-    const feasibility = this.#judge(deployment);
+    const described = this.#described(seen);
+    const feasibility = judgeFeasibility(deployment, described);
     const props = this.#props(deployment, feasibility.weightsBytes);
     const template = enginePodTemplate(props);
-    const revision = engineRevision(template);
+    const revision = engineRevision(props);
     const problems: PodProblem[] = [];
     let drifts: Drift[] = [];
     let plan = nothing;
     let waitMs: number | undefined;
+    try {
+      drifts = await this.#children.applyAll(
+        seen.key,
+        deployment.metadata.uid,
+        this.#wantedObjects(props, described),
+        deployment.spec.driftPolicy,
+        fence,
+      );
+    } catch (error) {
+      if (!(error instanceof NameTakenError)) throw error;
+      problems.push({ reason: 'InvalidTemplate', message: error.message });
+    }
     if (feasibility.accepted.status !== 'False') {
-      try {
-        drifts = await this.#children.applyAll(
-          seen.key,
-          deployment.metadata.uid,
-          this.#wantedObjects(props),
-          deployment.spec.driftPolicy,
-          fence,
-        );
-      } catch (error) {
-        if (!(error instanceof NameTakenError)) throw error;
-        problems.push({ reason: 'InvalidTemplate', message: error.message });
-      }
       const planned = this.#plan(seen, revision, deployment.spec.replicas);
-      const paced = this.#failures.apply(seen.key, seen.rolloutPods, planned);
+      const holds = feasibility.isWaiting && seen.pods.length === 0;
+      const paced = this.#failures.apply(
+        seen.key,
+        seen.rolloutPods,
+        holds ? { ...planned, create: 0 } : planned,
+      );
       plan = paced.plan;
       waitMs = paced.waitMs;
       const refused = await carryOut(this.#context, seen, plan, props, template, revision, fence);
@@ -108,7 +114,8 @@ export class NVLMController {
     const scaled = await scale(this.#context, this.#ownScaler, seen, fence);
     await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
-    const times = [isMoving ? drainPollMs : undefined, waitMs, scaled.lookAgainMs];
+    const describedMs = described.state === 'waiting' ? described.lookAgainMs : undefined;
+    const times = [isMoving ? drainPollMs : undefined, waitMs, scaled.lookAgainMs, describedMs];
     const due = times.filter((time) => time !== undefined);
     return due.length === 0 ? undefined : Math.min(...due);
   }
@@ -118,10 +125,10 @@ export class NVLMController {
     const { deployment, pods } = seen;
     const finalizers = deployment.metadata.finalizers ?? [];
     if (!finalizers.includes(FINALIZER)) return undefined;
-    const feasibility = this.#judge(deployment);
+    const feasibility = judgeFeasibility(deployment, this.#described(seen));
     const props = this.#props(deployment, feasibility.weightsBytes);
     const template = enginePodTemplate(props);
-    const revision = engineRevision(template);
+    const revision = engineRevision(props);
     const plan = this.#plan(seen, revision, 0);
     await carryOut(this.#context, seen, plan, props, template, revision, fence);
     if (pods.length === 0) {
@@ -150,10 +157,19 @@ export class NVLMController {
   }
 
   /** Without an HPA where it could not read the queue depth: the operator scales then. */
-  #wantedObjects(props: EngineProps): readonly KubeObject[] {
+  #wantedObjects(props: EngineProps, described: Described): readonly KubeObject[] {
     const isForeign = this.#context.metricsState().status === 'foreign';
-    const objects = engineObjects(props) as readonly KubeObject[];
+    const describing = described.state === 'known' ? [] : [describeJob(props)];
+    const objects = [...describing, ...engineObjects(props)] as readonly KubeObject[];
     return objects.filter(({ kind }) => !isForeign || kind !== 'HorizontalPodAutoscaler');
+  }
+
+  #described({ key, deployment, now }: Observation): Described {
+    const { children, describePods, describeTimeoutMs } = this.#context;
+    const props = this.#props(deployment, undefined);
+    const job = children.get('Job')?.get(`${props.namespace}/${describeJobName(props)}`);
+    const pods = describePods.by('describes', key);
+    return whatIsDescribed(deployment, props, job, pods, now, describeTimeoutMs);
   }
 
   #props(deployment: NVLMDeployment, weightsBytes: number | undefined): EngineProps {

@@ -1,5 +1,10 @@
 /** Whether a spec can run on the GPUs it asks for. */
-import type { NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
+import { A100_PRODUCTS } from '#charts/engine-pod.ts';
+import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
+import { gpuOfProduct } from '#sizing/gpus.ts';
+import { type MemoryPlan, planMemory } from '#sizing/memory.ts';
+import { readModelShape, ShapeError } from '#sizing/model-shape.ts';
+import type { Described } from './describe.ts';
 import type { Finding } from './status.ts';
 
 export interface Feasibility {
@@ -7,4 +12,105 @@ export interface Feasibility {
   readonly weightsBytes?: number;
   readonly capacity: NVLMDeploymentStatus['capacity'];
   readonly model: NVLMDeploymentStatus['model'];
+  /** The model's description is on its way: no pod is made before it, unless there are pods already. */
+  readonly isWaiting: boolean;
 }
+
+/** The engine's own default. */
+const defaultBatchedTokens = 2048;
+const quantityUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+};
+
+/** Bytes of a Kubernetes quantity, undefined when it is none. */
+export function quantityBytes(quantity: string): number | undefined {
+  const [, number = '', unit = '?'] = /^(\d+(?:\.\d+)?)([A-Za-z]*)$/.exec(quantity) ?? [];
+  const factor = quantityUnits[unit];
+  return factor === undefined ? undefined : Math.round(Number(number) * factor);
+}
+
+/** Of the smallest GPU that a pod may be given; undefined for products that are not in the table. */
+function gpuMemory({ accelerator }: NVLMDeployment['spec']): number | undefined {
+  if (accelerator.memory !== undefined) return quantityBytes(accelerator.memory);
+  if (accelerator.nodeSelector !== undefined) return undefined;
+  const sizes = (accelerator.product ?? A100_PRODUCTS).map(
+    (product) => gpuOfProduct(product)?.memoryBytes,
+  );
+  return sizes.includes(undefined) ? undefined : Math.min(...(sizes as number[]));
+}
+
+const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)}Gi`;
+
+/** Never throws; a model or GPU that is not known does not stop a deployment. */
+export function judgeFeasibility({ spec }: NVLMDeployment, described: Described): Feasibility {
+  const unknown = (message: string, isWaiting = false): Feasibility => ({
+    accepted: { status: isWaiting ? 'Unknown' : 'True', reason: 'ModelUnknown', message },
+    capacity: undefined,
+    model: undefined,
+    isWaiting,
+  });
+  if (described.state === 'waiting') {
+    return unknown(`Job ${described.of} reads the configuration of the model`, true);
+  }
+  if (described.state === 'unknown') return unknown(described.why);
+  const { config, weightBytes, of } = described;
+  const told = { of, config: JSON.stringify(config), weightBytes, source: spec.model.source };
+  let shape: ReturnType<typeof readModelShape>;
+  try {
+    shape = readModelShape(config);
+  } catch (error) {
+    if (!(error instanceof ShapeError)) throw error;
+    return {
+      ...unknown(`Its size cannot be computed: ${error.message}`),
+      weightsBytes: weightBytes,
+      model: told,
+    };
+  }
+  const model = {
+    ...told,
+    architecture: shape.architecture,
+    parameters: shape.parameters.total,
+    maxModelLength: spec.model.maxModelLength ?? shape.language.maxPositions,
+  };
+  const memory = gpuMemory(spec);
+  if (memory === undefined) {
+    const message =
+      'The memory of the GPUs is not known; set accelerator.memory to have the spec checked';
+    return { ...unknown(message), weightsBytes: weightBytes, model };
+  }
+  const plan = planMemory(shape, {
+    ...spec.parallelism,
+    gpuMemoryBytes: memory,
+    dtype: spec.model.dtype,
+    maxSequences: spec.batchPolicy.maxSequences,
+    maxBatchedTokens: spec.batchPolicy.maxBatchedTokens ?? defaultBatchedTokens,
+    maxModelLength: spec.model.maxModelLength,
+  });
+  return {
+    accepted: plan.fits
+      ? { status: 'True', reason: 'Feasible', message: fitting(plan, memory) }
+      : { status: 'False', reason: 'InsufficientGpuMemory', message: plan.refusal },
+    weightsBytes: weightBytes,
+    capacity: {
+      gpuMemory: gibibytes(memory),
+      weightsPerGpu: gibibytes(plan.weights),
+      kvCachePerGpu: gibibytes(plan.kvCache),
+      kvBytesPerToken: Math.ceil(plan.kvBytesPerTokenTotal),
+      maxCachedTokens: plan.maxCachedTokens,
+      maxSequences: plan.largestBatch,
+    },
+    model,
+    isWaiting: false,
+  };
+}
+
+const fitting = (plan: MemoryPlan, memory: number): string =>
+  `${gibibytes(plan.weights)} of weights and ${gibibytes(plan.kvCache)} of KV cache on each GPU of ${gibibytes(memory)}: ${plan.largestBatch} sequences of ${plan.maxModelLength} tokens at once`;

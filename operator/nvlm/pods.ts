@@ -71,7 +71,7 @@ export async function carryOut(
       const created = await client.request({
         method: 'POST',
         path: collectionPath(RESOURCES.pod, namespace),
-        body: enginePod(props, template, name),
+        body: enginePod(props, template, revision, name),
         signal: fence,
       });
       expectations.expectWrite(key, context.pods, created as KubeObject);

@@ -172,17 +172,17 @@ describe('the engine’s pod', () => {
   });
 
   test('its revision is the same for the same pod, and another for another', () => {
-    const one = engineRevision(enginePodTemplate(props()));
-    assert.equal(engineRevision(enginePodTemplate(props())), one);
-    assert.equal(engineRevision(enginePodTemplate(props({ replicas: 9 }))), one);
+    const one = engineRevision(props());
+    assert.equal(engineRevision(props()), one);
+    assert.equal(engineRevision(props({ replicas: 9 })), one);
     const batchPolicy = { ...spec().batchPolicy, maxSequences: 8 };
-    assert.notEqual(engineRevision(enginePodTemplate(props({ batchPolicy }))), one);
+    assert.notEqual(engineRevision(props({ batchPolicy })), one);
   });
 
   test('belongs to its NVLMDeployment, as everything else that is made for it', () => {
     const template = enginePodTemplate(props());
     const all = [
-      enginePod(props(), template, 'chat-1'),
+      enginePod(props(), template, engineRevision(props()), 'chat-1'),
       ...engineObjects(
         props({ autoscaling: { minReplicas: 1, maxReplicas: 3, targetQueueDepth: 4 } }),
       ),

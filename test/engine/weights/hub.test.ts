@@ -9,6 +9,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { describeModel } from '#engine/weights/describe.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
 import { type ResolveOptions, resolveModel } from '#engine/weights/resolve.ts';
 import { refusesWith } from '../../support/checkpoint-error.ts';
@@ -301,4 +302,28 @@ test('a real checkpoint in shards opens after the download', async (t) => {
   const original = await openCheckpoint(checkpointPath);
   assert.deepEqual([...downloaded.tensors.keys()], [...original.tensors.keys()]);
   assert.deepEqual(downloaded.tokenizer, original.tokenizer);
+});
+
+test('a hub model is described by its listing and config alone, and from the cache once it is there', async (t) => {
+  const config = { model_type: 'llama', hidden_size: 64, architectures: ['LlamaForCausalLM'] };
+  const { hub, cacheDirectory } = await setUp(t, {
+    ...FILES,
+    'config.json': Buffer.from(JSON.stringify({ ...config, text_config: { hidden_size: 3 } })),
+  });
+  const options = { cacheDirectory, hub: { endpoint: hub.endpoint } };
+  const described = await describeModel(REFERENCE, options);
+  assert.equal(described.weightBytes, weights.length);
+  assert.deepEqual(described.config, {
+    model_type: 'llama',
+    hidden_size: 64,
+    text_config: { hidden_size: 3 },
+  });
+  assert.deepEqual(hub.requests, ['config.json@0'], 'no weights were asked for');
+});
+
+test('a directory is described by its config and the bytes of its tensors', async (t) => {
+  const cacheDirectory = join(temporaryDirectory(t), 'models');
+  const described = await describeModel('test/fixtures/nvlm-tiny/b', { cacheDirectory });
+  assert.equal(described.config.model_type, 'NVLM_D');
+  assert.ok(described.weightBytes > 100_000);
 });

@@ -81,6 +81,7 @@ export async function startTestCluster({
           '--lease-duration=3s',
           '--scrape-period=300ms',
           '--image-pull-policy=Never',
+          '--describe-timeout=5s',
           ...args,
         ],
         { logFile, env: { NODE_EXTRA_CA_CERTS: '' } },

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import type { PodObject } from '#operator/nvlm/pod.ts';
+import { Deployments } from '../support/cluster/deployments.ts';
+import { createNodes } from '../support/cluster/nodes.ts';
+import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
+import { eventually } from '../support/cluster/processes.ts';
+import { noCluster } from '../support/cluster/requirements.ts';
+
+const config: unknown = JSON.parse(readFileSync('examples/nvlm-d-72b/config.json', 'utf8'));
+const answer = JSON.stringify({ config, weightBytes: 158_759_186_688 });
+
+describe('feasibility on a real control plane', { skip: noCluster(), timeout: 600_000 }, () => {
+  let cluster: TestCluster;
+  let deployments: Deployments;
+
+  before(async () => {
+    // Without nodes the pods of Jobs wait: what a kubelet would report of them is written below.
+    cluster = await startTestCluster({ nodes: [] });
+    await cluster.startOperator({ args: ['--describe-timeout=60s'] });
+    deployments = new Deployments(cluster.client);
+  });
+  after(() => cluster?.stop());
+
+  const describers = async (name: string): Promise<readonly PodObject[]> => {
+    const list = (await cluster.client.request({
+      method: 'GET',
+      path: collectionPath(RESOURCES.pod, 'default'),
+      query: { labelSelector: `serving.nvlm.dev/describes=${name}` },
+    })) as KubeList<PodObject>;
+    return list.items;
+  };
+
+  /** Ends the Job's pod as a kubelet reports it. */
+  const report = async (name: string, message: string, exitCode: number): Promise<void> => {
+    await eventually(
+      `the Job of ${name} has a pod`,
+      async () => (await describers(name)).length > 0,
+    );
+    for (const { metadata } of await describers(name)) {
+      const time = new Date().toISOString();
+      await cluster.client.request({
+        method: 'PATCH',
+        path: `${objectPath(RESOURCES.pod, metadata.name, 'default')}/status`,
+        contentType: 'application/merge-patch+json',
+        body: {
+          status: {
+            phase: exitCode === 0 ? 'Succeeded' : 'Failed',
+            containerStatuses: [
+              {
+                name: 'describe',
+                image: 'nvlm-engine:dev',
+                imageID: '',
+                ready: false,
+                restartCount: 0,
+                state: {
+                  terminated: {
+                    exitCode,
+                    reason: 'Completed',
+                    message,
+                    startedAt: time,
+                    finishedAt: time,
+                  },
+                },
+              },
+            ],
+          },
+        },
+      });
+    }
+  };
+
+  test('a spec that cannot fit is refused with the number to change before any pod is made, and runs once it is changed', async () => {
+    await deployments.create('large', { parallelism: { tensor: 4 } });
+    await deployments.until('large', 'waits for its description', ({ status }) =>
+      status?.conditions?.some(({ type, status: is }) => type === 'Accepted' && is === 'Unknown'),
+    );
+    assert.deepEqual(await deployments.pods('large'), [], 'no pod before the answer');
+    await report('large', answer, 0);
+    const { status } = await deployments.until(
+      'large',
+      'is refused',
+      ({ status: seen }) => seen?.phase === 'Failed' && seen.reason === 'InsufficientGpuMemory',
+    );
+    const accepted = status?.conditions?.find(({ type }) => type === 'Accepted');
+    assert.match(accepted?.message ?? '', /Set parallelism\.tensor to 8/);
+    assert.equal(status?.capacity?.weightsPerGpu, '37.0Gi');
+    assert.equal(status?.model?.architecture, 'NVLM_D');
+    assert.deepEqual(await deployments.pods('large'), []);
+    const events = await cluster.kubectl('events', '--for', 'nvlmdeployment/large');
+    assert.match(events.output, /Warning +InsufficientGpuMemory .*parallelism\.tensor to 8/);
+    await eventually('the Job is removed', async () => (await describers('large')).length === 0);
+
+    await createNodes(cluster.client, [
+      { prefix: 'a100', count: 1, product: 'NVIDIA-A100-SXM4-40GB', gpus: 8 },
+    ]);
+    await deployments.patch('large', { spec: { parallelism: { tensor: 8 } } });
+    const ready = await deployments.untilReady('large');
+    const feasible = ready.status?.conditions?.find(({ type }) => type === 'Accepted');
+    assert.equal(feasible?.reason, 'Feasible');
+    assert.deepEqual(await describers('large'), [], 'the status remembers, no second Job');
+    await deployments.patch('large', { spec: { parallelism: { tensor: 2 } } });
+    await deployments.until(
+      'large',
+      'is refused again',
+      ({ status: seen }) => seen?.phase === 'Failed',
+    );
+    const [pod] = await deployments.pods('large');
+    assert.equal(pod?.metadata.deletionTimestamp, undefined, 'what serves goes on serving');
+    await deployments.delete('large');
+    await eventually('large is gone', async () => (await deployments.pods('large')).length === 0);
+  });
+
+  test('the real command answers what the operator understands', async () => {
+    const directory = 'test/fixtures/nvlm-tiny/a';
+    const { stdout, status } = spawnSync(
+      process.execPath,
+      ['engine/describe/main.ts', '--model', directory],
+      { encoding: 'utf8' },
+    );
+    assert.equal(status, 0);
+    assert.ok(Buffer.byteLength(stdout) < 4096, 'a termination message is cut at 4096 bytes');
+    await cluster.client.request({
+      method: 'PATCH',
+      path: objectPath(RESOURCES.node, 'a100-1'),
+      contentType: 'application/merge-patch+json',
+      body: { spec: { unschedulable: true } },
+    });
+    await deployments.create('tiny', {
+      model: { source: '/models/tiny' },
+      parallelism: { tensor: 1 },
+    });
+    await report('tiny', stdout, 0);
+    const seen = await deployments.until('tiny', 'is accepted', ({ status: one }) =>
+      one?.conditions?.some(({ reason }) => reason === 'Feasible'),
+    );
+    assert.equal(seen.status?.model?.architecture, 'NVLM_D');
+    await deployments.delete('tiny');
+  });
+});
