@@ -52,6 +52,32 @@ export const REASONS = {
 } as const;
 export type Reason = keyof typeof REASONS;
 
+/** What to do, for the reasons that ask for something. */
+export const REMEDIES: Partial<Record<Reason, string>> = {
+  ModelUnknown:
+    'Nothing, if the model is right. `kubectl get jobs` shows the Job that reads its configuration, the message why it could not.',
+  InsufficientGpuMemory:
+    'Change the number that the message names, or choose larger GPUs in `accelerator`.',
+  InvalidTemplate: 'Mend `spec.template`, or the object of the name that the message gives.',
+  SecretMissing: 'Create the Secret with the key that the message names.',
+  Downloading: 'Wait; `kubectl logs` of the pod shows how far it is.',
+  TooFewServing: 'Look at the pods: `kubectl nvlm status` names what holds them.',
+  Unschedulable:
+    'Free or add GPUs, or lower `parallelism.tensor`; the message has what the scheduler says.',
+  ImagePull: 'Correct `--engine-image` of the operator, or the pull Secret in `spec.template`.',
+  CrashLoop:
+    'Read `kubectl logs --previous` of the pod: the engine says CODE and what to do, see docs/errors.md.',
+  OutOfMemory:
+    'Raise the memory limit in `spec.template`, or lower `model.maxModelLength` or `batchPolicy.maxSequences`.',
+  ForeignProvider:
+    'Nothing: the operator scales by itself. To use the HPA, remove the other provider of custom.metrics.k8s.io.',
+  NotServed:
+    'See that the Service nvlm-operator-metrics leads to the operator, and that a NetworkPolicy lets the API server in.',
+  Repaired:
+    'Change the NVLMDeployment or `spec.template` instead of the child, or set `driftPolicy: Report`.',
+  Reported: 'Take the change back, or set `driftPolicy: Repair`.',
+};
+
 export interface Condition {
   readonly type: ConditionType;
   readonly status: 'True' | 'False' | 'Unknown';

@@ -3,7 +3,9 @@ import { writeFileSync } from 'node:fs';
 import { optionsMarkdown } from '#engine/options-document.ts';
 import { errorsMarkdown } from './errors-document.ts';
 import { operatorOptionsMarkdown } from './operator-options-document.ts';
+import { resourceMarkdown } from './resource-document.ts';
 
 writeFileSync('docs/options.md', optionsMarkdown());
 writeFileSync('docs/errors.md', errorsMarkdown());
 writeFileSync('docs/operator-options.md', operatorOptionsMarkdown());
+writeFileSync('docs/resource.md', resourceMarkdown());

@@ -12,6 +12,7 @@ const mayImport: Record<string, readonly string[]> = {
   'operator/kube': [],
   'operator/metrics-api': ['operator/kube'],
   'operator/scaling': ['operator/kube', 'crds'],
+  'operator/plugin': ['operator/kube', 'operator/nvlm', 'crds', 'charts', 'options'],
   'operator/nvlm': ['operator/kube', 'operator/scaling', 'crds', 'charts', 'sizing'],
   kernels: [],
   'engine/protocol': [],

@@ -8,6 +8,7 @@ import { ERRORS } from '#engine/protocol/errors.ts';
 import { responsesFields } from '#engine/protocol/responses-request.ts';
 import { allCodes, errorsMarkdown } from '../scripts/errors-document.ts';
 import { operatorOptionsMarkdown } from '../scripts/operator-options-document.ts';
+import { resourceMarkdown } from '../scripts/resource-document.ts';
 
 test('docs/errors.md is what the tables of the code say', () => {
   assert.equal(
@@ -21,6 +22,14 @@ test('docs/operator-options.md is what the operator reads', () => {
   assert.equal(
     readFileSync('docs/operator-options.md', 'utf8'),
     operatorOptionsMarkdown(),
+    'run node scripts/documents.ts',
+  );
+});
+
+test('docs/resource.md is what the schema and the conditions say', () => {
+  assert.equal(
+    readFileSync('docs/resource.md', 'utf8'),
+    resourceMarkdown(),
     'run node scripts/documents.ts',
   );
 });

@@ -117,6 +117,11 @@ export async function startTestCluster({
       await engines.stop();
       await plane.stop();
       await subnet.release();
+      // A handle that was forgotten would hold up the whole run without a word.
+      setTimeout(() => {
+        console.error('still held open:', process.getActiveResourcesInfo().join(', '));
+        process.exit();
+      }, 30_000).unref();
     },
   };
 }

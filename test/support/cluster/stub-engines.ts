@@ -11,6 +11,8 @@ export interface StubEngines {
   setTotal(deployment: string, waiting: number): void;
   /** Pods that do not answer. */
   mute(prefix: string, isMuted: boolean): void;
+  /** Gives up the addresses of these pods, for a real engine to listen at. */
+  leave(prefix: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -26,6 +28,8 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
   const loads = new Map<string, Load>();
   const totals = new Map<string, number>();
   const muted = new Set<string>();
+  const left = new Set<string>();
+  const isLeft = (pod: string): boolean => [...left].some((prefix) => pod.startsWith(prefix));
   const deploymentOf = (pod: string): string => pod.replace(/-[0-9a-f]{10}-[a-z0-9]{5}$/, '');
   const loadOf = (pod: string): Load => {
     const prefix = [...loads.keys()].find((candidate) => pod.startsWith(candidate));
@@ -66,7 +70,7 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
       )
         continue;
       pods.set(address, pod.metadata.name);
-      if (!servers.has(address)) open(address);
+      if (!servers.has(address) && !isLeft(pod.metadata.name)) open(address);
     }
     for (const [address, server] of servers) {
       if (pods.has(address)) continue;
@@ -85,6 +89,16 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
     mute(prefix, isMuted) {
       if (isMuted) muted.add(prefix);
       else muted.delete(prefix);
+    },
+    async leave(prefix) {
+      left.add(prefix);
+      for (const [address, pod] of pods) {
+        const server = servers.get(address);
+        if (server === undefined || !pod.startsWith(prefix)) continue;
+        servers.delete(address);
+        server.closeAllConnections();
+        await new Promise<void>((resolve) => server.close(() => resolve()));
+      }
     },
     async stop() {
       clearInterval(timer);
