@@ -34,7 +34,8 @@ function limitsOf({
     ...range(minLength, maxLength, ' characters'),
     ...range(undefined, maxItems, ' items'),
     ...range(undefined, maxProperties, ' entries'),
-    ...(pattern === undefined ? [] : [`\`${pattern}\``]),
+    // A pattern that reads as a link in Markdown is told by the description.
+    ...(pattern === undefined || pattern.includes('](') ? [] : [`\`${pattern}\``]),
   ].join('; ');
 }
 
@@ -47,8 +48,8 @@ function rows(schema: Schema, path: string): string[] {
       : child.default === undefined
         ? ''
         : `\`${JSON.stringify(child.default)}\``;
-    const rules = (child['x-kubernetes-validations'] ?? []).map(({ message }) => message);
-    const description = [child.description ?? '', ...rules].join(' ');
+    const rules = (child['x-kubernetes-validations'] ?? []).map(({ message }) => `*${message}*`);
+    const description = [child.description ?? '', rules.join('; ')].join(' ').trim();
     const isDeep = child.properties !== undefined;
     const row = `| \`${here}\` | ${cell(typeOf(child))} | ${isDeep && !isRequired ? '' : cell(fallback)} | ${cell(limitsOf(child))} | ${cell(description)} |`;
     return [row, ...rows(child, here), ...rows(child.items ?? {}, `${here}[]`)];

@@ -26,6 +26,11 @@ export interface Node {
 }
 
 const lastEvents = 5;
+/** The scheduler's messages are long; `kubectl describe` has them whole. */
+const longestMessage = 160;
+
+const cut = (message: string): string =>
+  message.length <= longestMessage ? message : `${message.slice(0, longestMessage)}…`;
 
 export function deploymentTree({ deployment, pods, children, events }: Seen): Node {
   const { metadata, spec, status = {} } = deployment;
@@ -61,11 +66,12 @@ function modelText(
 function conditionNodes({ status }: NVLMDeployment): Node[] {
   const isTrouble = ({ type, status: is }: { type: string; status: string }): boolean =>
     ['Degraded', 'Drifted'].includes(type) ? is === 'True' : is !== 'True';
-  const quiet = new Set(['Drained', 'Progressing', 'ScalingActive']);
+  // The phase on the first line is what Ready says.
+  const quiet = new Set(['Drained', 'Progressing', 'ScalingActive', 'Ready']);
   return (status?.conditions ?? [])
     .filter((condition) => isTrouble(condition) && !quiet.has(condition.type))
     .map(({ type, status: is, reason, message }) => ({
-      text: `${type}=${is} ${reason}: ${message}`,
+      text: `${type}=${is} ${reason}: ${cut(message)}`,
       tone: is === 'Unknown' ? 'dim' : 'bad',
     }));
 }
@@ -89,7 +95,7 @@ function podNode(pod: PodObject): Node {
   const problem = findProblem(pod);
   const isReady = isPodReady(pod);
   return {
-    text: `${words.join('  ')}${problem === undefined ? '' : `  ${problem.reason}: ${problem.message}`}`,
+    text: `${words.join('  ')}${problem === undefined ? '' : `  ${problem.reason}`}`,
     ...(isReady
       ? { tone: 'good' as const }
       : problem === undefined
@@ -112,7 +118,7 @@ function eventNodes(events: readonly EventObject[]): Node[] {
     .slice(0, lastEvents);
   if (newest.length === 0) return [];
   const nodes = newest.map(({ type, reason, note, eventTime }) => ({
-    text: `${(eventTime ?? '').slice(0, 19)}  ${reason}: ${note}`,
+    text: `${(eventTime ?? '').slice(0, 19)}  ${reason}: ${cut(note ?? '')}`,
     tone: type === 'Warning' ? ('bad' as const) : ('dim' as const),
   }));
   return [{ text: 'events, newest first', nodes }];
