@@ -106,7 +106,7 @@ export function connectKube(config: KubeConfig, observe: CallObserver = () => {}
   async function request(options: KubeRequest): Promise<unknown> {
     const startedAt = performance.now();
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
-    const timeout = AbortSignal.timeout(timeoutMs);
+    const timeout = AbortSignal.timeout(Math.ceil(timeoutMs));
     const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
     const what = `${options.method} ${options.path}`;
     let code = 'KUBE_UNREACHABLE';

@@ -1,0 +1,8 @@
+import { startControlPlane } from '../support/cluster/control-plane.ts';
+import { noCluster } from '../support/cluster/requirements.ts';
+import { kubeContract } from '../support/fake-kube/contract.ts';
+
+kubeContract('a real API server', noCluster(), async () => {
+  const plane = await startControlPlane({ apiServerOnly: true });
+  return { client: plane.client, stop: () => plane.stop() };
+});
