@@ -39,7 +39,7 @@ async function startEngine(path: string): Promise<{ process: ChildProcess; addre
   throw new Error(`the engine ended before it listened: ${printed}`);
 }
 
-describe('the page on the engine itself', { skip, timeout: 120_000 }, () => {
+describe('the page on the engine itself', { skip, timeout: 360_000 }, () => {
   let engine: ChildProcess;
   let address = '';
   let browser: Browser;
@@ -73,8 +73,9 @@ describe('the page on the engine itself', { skip, timeout: 120_000 }, () => {
       await page.keyboard.press('Enter');
       await answer.nth(index).locator('.markdown p').first().waitFor();
     };
+    // Beside other work on two cores an answer may take minutes.
     const finished = (index: number) =>
-      answer.nth(index).and(page.locator('[aria-busy=false]')).waitFor({ timeout: 60_000 });
+      answer.nth(index).and(page.locator('[aria-busy=false]')).waitFor({ timeout: 300_000 });
 
     await ask('Tell me a long story about a fox and a whale.', 0);
     await context.setOffline(true);
