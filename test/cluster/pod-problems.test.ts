@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import type { PodObject } from '#operator/nvlm/pod.ts';
+import { Deployments } from '../support/cluster/deployments.ts';
+import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
+import { eventually } from '../support/cluster/processes.ts';
+import { noCluster } from '../support/cluster/requirements.ts';
+
+describe('pods in trouble on a real control plane', { skip: noCluster(), timeout: 600_000 }, () => {
+  let cluster: TestCluster;
+  let deployments: Deployments;
+
+  before(async () => {
+    cluster = await startTestCluster();
+    await cluster.startOperator();
+    deployments = new Deployments(cluster.client);
+  });
+  after(() => cluster?.stop());
+
+  /** Writes what a kubelet reports of a container that does not run. */
+  const report = async (pod: PodObject, container: object): Promise<void> => {
+    const conditions = ['Ready', 'ContainersReady'].map((type) => ({ type, status: 'False' }));
+    await cluster.client.request({
+      method: 'PATCH',
+      path: `${objectPath(RESOURCES.pod, pod.metadata.name, 'default')}/status`,
+      contentType: 'application/strategic-merge-patch+json',
+      body: {
+        status: {
+          conditions,
+          containerStatuses: [
+            {
+              name: 'engine',
+              image: 'e',
+              imageID: '',
+              ready: false,
+              restartCount: 0,
+              ...container,
+            },
+          ],
+        },
+      },
+    });
+  };
+
+  for (const { name, reason, container, told } of [
+    {
+      name: 'crashing',
+      reason: 'CrashLoop',
+      container: {
+        restartCount: 6,
+        state: { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 5m0s' } },
+        lastState: {
+          terminated: {
+            exitCode: 1,
+            reason: 'Error',
+            message: 'CACHE_MEMORY_TOO_LARGE: 80 GiB',
+            startedAt: '2026-11-24T10:00:00Z',
+            finishedAt: '2026-11-24T10:00:01Z',
+          },
+        },
+      },
+      told: /CACHE_MEMORY_TOO_LARGE|back-off|exit code 1/,
+    },
+    {
+      name: 'imageless',
+      reason: 'ImagePull',
+      container: {
+        state: { waiting: { reason: 'ImagePullBackOff', message: 'nvlm-engine:dev: not found' } },
+      },
+      told: /not found/,
+    },
+  ]) {
+    test(`${reason}: the phase and the columns tell it, the healthy replica stays, and a new pod ends it`, async () => {
+      await deployments.create(name, { replicas: 2 });
+      await deployments.untilReady(name);
+      const [broken, healthy] = await deployments.pods(name);
+      assert.ok(broken !== undefined && healthy !== undefined);
+      await report(broken, container);
+      const { status } = await deployments.until(
+        name,
+        `tells of ${reason}`,
+        ({ status: seen }) => seen?.reason === reason,
+      );
+      const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
+      assert.equal(degraded?.status, 'True');
+      assert.match(degraded?.message ?? '', told);
+      assert.equal(status?.readyReplicas, 1);
+      const columns = await cluster.kubectl('get', 'nvlm', name);
+      assert.match(columns.output, new RegExp(`1/2 .*${reason}`));
+      const stays = (await deployments.pods(name)).find(
+        ({ metadata }) => metadata.uid === healthy.metadata.uid,
+      );
+      assert.equal(stays?.metadata.deletionTimestamp, undefined);
+      await cluster.kubectl('delete', 'pod', broken.metadata.name, '--wait=false');
+      await deployments.untilReady(name);
+      await deployments.delete(name);
+      await eventually(`${name} is gone`, async () => (await deployments.pods(name)).length === 0);
+    });
+  }
+});
