@@ -2,18 +2,12 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
-import {
-  type OperatorProcess,
-  startTestCluster,
-  type TestCluster,
-} from '../support/cluster/operator.ts';
+import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
 import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
-import { createRandom } from '../support/random.ts';
 
 describe('trouble on a real control plane', { skip: noCluster(), timeout: 900_000 }, () => {
   let cluster: TestCluster;
-  let operator: OperatorProcess;
   let deployments: Deployments;
 
   before(async () => {
@@ -23,7 +17,7 @@ describe('trouble on a real control plane', { skip: noCluster(), timeout: 900_00
         { prefix: 'cpu', count: 1 },
       ],
     });
-    operator = await cluster.startOperator();
+    await cluster.startOperator();
     deployments = new Deployments(cluster.client);
   });
   after(() => cluster?.stop());
@@ -133,59 +127,5 @@ describe('trouble on a real control plane', { skip: noCluster(), timeout: 900_00
       timeoutMs: 60_000,
     });
     await gone('compacted');
-  });
-
-  test('random edits, deletions of pods and kills of the operator end in what the spec says', async () => {
-    const seed = Number(process.env.NVLM_TEST_SEED ?? Date.now() % 1e9);
-    const random = createRandom(seed);
-    const below = (count: number): number => random.integer(0, count - 1);
-    await deployments.create('random', { replicas: 1, parallelism: { tensor: 2 } });
-    for (let step = 0; step < 40; step++) {
-      const action = below(10);
-      if (action < 3) await deployments.patch('random', { spec: { replicas: below(5) } });
-      else if (action < 6) {
-        const batchPolicy = { maxSequences: 8 + 8 * below(3) };
-        await deployments.patch('random', { spec: { batchPolicy } });
-      } else if (action < 7) {
-        const rollout = { maxSurge: 1, maxUnavailable: below(2) };
-        await deployments.patch('random', { spec: { rollout } });
-      } else if (action < 9) {
-        const pods = await deployments.pods('random');
-        const victim = pods[below(Math.max(pods.length, 1))];
-        if (victim !== undefined) {
-          await cluster.client
-            .request({
-              method: 'DELETE',
-              path: objectPath(RESOURCES.pod, victim.metadata.name, 'default'),
-            })
-            .catch(() => {});
-        }
-      } else {
-        await operator.child.stop('SIGKILL');
-        operator = await cluster.startOperator();
-      }
-      await new Promise((resolve) => setTimeout(resolve, below(300)));
-    }
-    const { spec } = await deployments.patch('random', { spec: { replicas: 3 } });
-    try {
-      await deployments.until(
-        'random',
-        'settles',
-        ({ metadata, status }) =>
-          status?.phase === 'Ready' &&
-          status.observedGeneration === metadata.generation &&
-          status.ready === '3/3',
-        { timeoutMs: 120_000 },
-      );
-      await eventually('three pods of one revision are left', async () => {
-        const pods = await deployments.pods('random');
-        const revisions = new Set(
-          pods.map(({ metadata }) => metadata.labels?.['serving.nvlm.dev/revision']),
-        );
-        return pods.length === 3 && revisions.size === 1;
-      });
-    } catch (error) {
-      throw new Error(`seed ${seed}, spec ${JSON.stringify(spec)}`, { cause: error });
-    }
   });
 });
