@@ -51,6 +51,8 @@ const clusterRules: readonly PolicyRule[] = [
   rule('events.k8s.io', ['events'], ['create']),
   rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch'], apiServices),
   rule('apiregistration.k8s.io', ['apiservices'], ['create']),
+  // The owner of its APIServices: they go when the installation goes.
+  rule(rbac, ['clusterroles'], ['get'], [OPERATOR_NAME]),
 ];
 
 const role = (
@@ -81,13 +83,18 @@ const binding = (
 /** Who the operator is and what it may do. */
 export function operatorAccess({
   namespace,
-}: Pick<OperatorProps, 'namespace'>): readonly KubeObject[] {
+  serviceAccountAnnotations: annotations,
+}: Pick<OperatorProps, 'namespace' | 'serviceAccountAnnotations'>): readonly KubeObject[] {
   const account = { name: OPERATOR_NAME, namespace };
   const hpa = { name: 'horizontal-pod-autoscaler', namespace: 'kube-system' };
   const clusterRole = (name: string) => ({ kind: 'ClusterRole' as const, name });
   return [
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace, labels } },
-    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { ...account, labels } },
+    {
+      apiVersion: 'v1',
+      kind: 'ServiceAccount',
+      metadata: { ...account, labels, ...(annotations && { annotations }) },
+    },
     role('ClusterRole', OPERATOR_NAME, clusterRules),
     binding(OPERATOR_NAME, clusterRole(OPERATOR_NAME), account),
     role(
@@ -138,8 +145,15 @@ export function operatorAccess({
   ];
 }
 
+const defaultResources = {
+  requests: { cpu: '50m', memory: '128Mi' },
+  limits: { memory: '512Mi' },
+};
+
 function deployment(props: OperatorProps): KubeObject {
   const { namespace, image, engineImage, imagePullPolicy, replicas, metricsApi } = props;
+  const { resources = defaultResources, priorityClassName = 'system-cluster-critical' } = props;
+  const { imagePullSecrets, nodeSelector, tolerations, affinity } = props;
   const probe = (path: string) => ({
     httpGet: { path, port: 'http' },
     periodSeconds: 5,
@@ -153,11 +167,15 @@ function deployment(props: OperatorProps): KubeObject {
       replicas,
       selector: { matchLabels: labels },
       template: {
-        metadata: { labels },
+        metadata: { labels, ...(props.podAnnotations && { annotations: props.podAnnotations }) },
         spec: {
           serviceAccountName: OPERATOR_NAME,
           enableServiceLinks: false,
-          priorityClassName: 'system-cluster-critical',
+          priorityClassName,
+          ...(imagePullSecrets && { imagePullSecrets }),
+          ...(nodeSelector && { nodeSelector }),
+          ...(tolerations && { tolerations }),
+          ...(affinity && { affinity }),
           topologySpreadConstraints: [
             {
               maxSkew: 1,
@@ -184,12 +202,14 @@ function deployment(props: OperatorProps): KubeObject {
                 `--metrics-api=${metricsApi}`,
                 `--port=${PORTS.operatorHealth}`,
                 `--metrics-port=${PORTS.metricsApi}`,
+                `--log-level=${props.logLevel ?? 'info'}`,
+                ...(props.extraArgs ?? []),
               ],
               ports: [
                 { name: 'http', containerPort: PORTS.operatorHealth, protocol: 'TCP' },
                 { name: 'metrics-api', containerPort: PORTS.metricsApi, protocol: 'TCP' },
               ],
-              resources: { requests: { cpu: '50m', memory: '128Mi' }, limits: { memory: '512Mi' } },
+              resources,
               livenessProbe: probe('/healthz'),
               readinessProbe: probe('/readyz'),
               securityContext: {
@@ -217,6 +237,19 @@ const service = (
   spec: { selector: labels, ports: [{ name: targetPort, port, targetPort, protocol: 'TCP' }] },
 });
 
+const podMonitor = (
+  namespace: string,
+  { interval, labels: more }: NonNullable<OperatorProps['podMonitor']>,
+): KubeObject => ({
+  apiVersion: 'monitoring.coreos.com/v1',
+  kind: 'PodMonitor',
+  metadata: { name: OPERATOR_NAME, namespace, labels: { ...labels, ...more } },
+  spec: {
+    selector: { matchLabels: labels },
+    podMetricsEndpoints: [{ port: 'http', path: '/metrics', interval }],
+  },
+});
+
 /** In the order in which they are applied. */
 export function operatorObjects(props: OperatorProps): readonly KubeObject[] {
   const { namespace, metricsApi } = props;
@@ -231,5 +264,6 @@ export function operatorObjects(props: OperatorProps): readonly KubeObject[] {
       metadata: { name: OPERATOR_NAME, namespace, labels },
       spec: { maxUnavailable: 1, selector: { matchLabels: labels } },
     },
+    ...(props.podMonitor ? [podMonitor(namespace, props.podMonitor)] : []),
   ];
 }

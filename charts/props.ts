@@ -26,4 +26,20 @@ export interface OperatorProps {
   readonly imagePullPolicy: ImagePullPolicy;
   readonly replicas: number;
   readonly metricsApi: 'custom' | 'external' | 'none';
+  readonly logLevel?: string;
+  /** More options of the operator, as `--name=value`. */
+  readonly extraArgs?: readonly string[];
+  readonly imagePullSecrets?: readonly { readonly name: string }[];
+  readonly resources?: object;
+  readonly priorityClassName?: string;
+  readonly nodeSelector?: Readonly<Record<string, string>>;
+  readonly tolerations?: readonly object[];
+  readonly affinity?: object;
+  readonly podAnnotations?: Readonly<Record<string, string>>;
+  readonly serviceAccountAnnotations?: Readonly<Record<string, string>>;
+  /** Lets a Prometheus operator read the operator's metrics. */
+  readonly podMonitor?: {
+    readonly interval: string;
+    readonly labels: Readonly<Record<string, string>>;
+  };
 }

@@ -1,5 +1,5 @@
 /** Runs the metrics API: certificate, front-proxy authority and registration are looked after again and again. */
-import { FIELD_MANAGER } from '#charts/labels.ts';
+import { FIELD_MANAGER, OPERATOR_NAME } from '#charts/labels.ts';
 import type { KubeClient } from './kube/client.ts';
 import { type Clock, pause, systemClock } from './kube/clock.ts';
 import { isNotFound } from './kube/errors.ts';
@@ -55,6 +55,7 @@ export async function serveMetrics(
     versions: api === 'custom' ? ['v1beta2', 'v1beta1'] : ['v1beta1'],
     service: { name: serviceName, namespace, port: servicePort },
     fieldManager: FIELD_MANAGER,
+    ownerRole: OPERATOR_NAME,
   };
   let server: MetricsServer | undefined;
   while (!signal.aborted) {

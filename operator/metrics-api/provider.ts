@@ -1,7 +1,7 @@
 /** Who serves custom.metrics.k8s.io in this cluster: we register ourselves, unless somebody else is there, whom we never overwrite. */
 import type { KubeClient } from '../kube/client.ts';
-import { isNotFound } from '../kube/errors.ts';
-import { type KubeObject, objectPath, RESOURCES } from '../kube/resource.ts';
+import { isNotFound, KubeError } from '../kube/errors.ts';
+import { type KubeObject, type OwnerReference, objectPath, RESOURCES } from '../kube/resource.ts';
 
 export type ProviderState =
   | { readonly status: 'served'; readonly message: string }
@@ -15,6 +15,8 @@ export interface ProviderOptions {
   readonly versions: readonly string[];
   readonly service: { readonly name: string; readonly namespace: string; readonly port: number };
   readonly fieldManager: string;
+  /** ClusterRole of the installation: the APIServices are deleted with it, or discovery of the whole cluster would stay broken. */
+  readonly ownerRole: string;
 }
 
 interface ApiService extends KubeObject {
@@ -33,7 +35,7 @@ interface ApiService extends KubeObject {
 
 /** Looks who serves each version, registers ours where nobody does, keeps the authorities up to date. Throws KubeError. */
 export async function register(
-  { client, group, versions, service, fieldManager }: ProviderOptions,
+  { client, group, versions, service, fieldManager, ownerRole }: ProviderOptions,
   authorityBundle: string,
   signal?: AbortSignal,
 ): Promise<ProviderState> {
@@ -51,14 +53,20 @@ export async function register(
       message: `APIService ${foreign.metadata.name} belongs to ${owner}: queue depth is not served, the operator scales by itself. Remove that provider, or run the operator with --metrics-api external.`,
     };
   }
+  const owner = await ownerOf(client, ownerRole);
   for (const [i, version] of versions.entries()) {
-    if (states[i]?.spec.caBundle === caBundle) continue;
+    const state = states[i];
+    const isOwned = owner === undefined || hasOwner(state, owner);
+    if (state?.spec.caBundle === caBundle && isOwned) continue;
     await client.apply(
       RESOURCES.apiService,
       {
         apiVersion: 'apiregistration.k8s.io/v1',
         kind: 'APIService',
-        metadata: { name: `${version}.${group}` },
+        metadata: {
+          name: `${version}.${group}`,
+          ...(owner && { ownerReferences: [owner] }),
+        },
         spec: {
           group,
           version,
@@ -80,6 +88,29 @@ export async function register(
     message: `APIService ${versions[0]}.${group} is not available yet: ${available?.message ?? 'the API server has not looked'}`,
   };
 }
+
+/** Undefined where the role has another name or may not be read: an operator that was not installed by our charts. */
+async function ownerOf(client: KubeClient, name: string): Promise<OwnerReference | undefined> {
+  const type = {
+    group: 'rbac.authorization.k8s.io',
+    version: 'v1',
+    kind: 'ClusterRole',
+    plural: 'clusterroles',
+    namespaced: false,
+  };
+  try {
+    const path = objectPath(type, name);
+    const { metadata } = (await client.request({ method: 'GET', path })) as KubeObject;
+    const { uid = '' } = metadata;
+    return { apiVersion: 'rbac.authorization.k8s.io/v1', kind: type.kind, name, uid };
+  } catch (error) {
+    if (isNotFound(error) || (error instanceof KubeError && error.status === 403)) return undefined;
+    throw error;
+  }
+}
+
+const hasOwner = (state: ApiService | undefined, { uid }: OwnerReference): boolean =>
+  state?.metadata.ownerReferences?.some((owner) => owner.uid === uid) ?? false;
 
 async function find(client: KubeClient, name: string): Promise<ApiService | undefined> {
   try {

@@ -10,7 +10,8 @@ import { cacheDirectory, root } from '../build.mjs';
 import { run } from '../command.mjs';
 import { startStep } from '../progress.mjs';
 
-const modules = join(root, 'scripts/cluster/modules');
+/** One folder a Go module: its go.mod pins every version. */
+export const modules = join(root, 'scripts/cluster/modules');
 const kubernetesVersion = 'v1.34.3';
 const links = [
   'etcd',
@@ -106,7 +107,8 @@ export async function buildCluster() {
   return folder;
 }
 
-async function buildProgram({ title, module, package: name, output, flags }, folder) {
+/** Builds one program of a module into a folder, and tells how far it is. */
+export async function buildProgram({ title, module, package: name, output, flags }, folder) {
   const cwd = join(modules, module);
   const progress = startStep(`Build ${title} (Go)`);
   try {
