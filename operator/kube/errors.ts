@@ -61,6 +61,9 @@ export class KubeError extends Error {
 export const hasStatus = (error: unknown, status: number): error is KubeError =>
   error instanceof KubeError && error.status === status;
 export const isNotFound = (error: unknown): boolean => hasStatus(error, 404);
+
+/** The object breaks a rule of its kind, an immutable field among them: the same request will never succeed. */
+export const isInvalid = (error: unknown): boolean => hasStatus(error, 422);
 /** AlreadyExists on create; a stale resourceVersion or another field manager otherwise. */
 export const isConflict = (error: unknown): boolean => hasStatus(error, 409);
 /** The resourceVersion or continue token is too old: list again. */

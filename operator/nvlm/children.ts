@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { FIELD_MANAGER } from '#charts/labels.ts';
 import type { DriftPolicy } from '#crds/nvlm-deployment.ts';
-import { isNotFound } from '../kube/errors.ts';
+import { isInvalid, isNotFound } from '../kube/errors.ts';
 import { type FieldPath, findForeignFields, showPath } from '../kube/managed-fields.ts';
 import { type KubeObject, keyOf, objectPath, resourceOf } from '../kube/resource.ts';
 import type { ControllerContext } from './context.ts';
@@ -24,6 +24,14 @@ export class NameTakenError extends Error {
   }
 }
 
+/** The API server will never take an object that the spec asks for. */
+export class RefusedError extends Error {
+  constructor(object: KubeObject, cause: Error) {
+    super(`${object.kind} ${keyOf(object)} is refused: ${cause.message}`, { cause });
+    this.name = 'RefusedError';
+  }
+}
+
 interface Applied {
   readonly hash: string;
   readonly resourceVersion: string | undefined;
@@ -42,7 +50,8 @@ export class ChildApplier {
     this.#context = context;
   }
 
-  /** Applies `wanted`, deletes owned children that are not in it. Throws KubeError, and NameTakenError before any write of that child. */
+  /** Applies `wanted`, deletes owned children that are not in it. Throws KubeError, NameTakenError before any write of that child, and
+   * RefusedError. */
   async applyAll(
     key: string,
     ownerUid: string,
@@ -96,11 +105,20 @@ export class ChildApplier {
       return drifts;
     }
     if (!isRepaired && foreign.length > 0 && last === undefined) return drifts;
-    const applied = await client.apply(resourceOf(object), object, {
-      fieldManager: FIELD_MANAGER,
-      force: true,
-      signal: fence,
-    });
+    let applied: KubeObject;
+    try {
+      applied = await client.apply(resourceOf(object), object, {
+        fieldManager: FIELD_MANAGER,
+        force: true,
+        signal: fence,
+      });
+    } catch (error) {
+      if (!isInvalid(error)) throw error;
+      if (object.kind !== 'Job' || live === undefined) throw new RefusedError(object, error as Error);
+      // A Job's pods cannot be changed: it goes, and the next reconcile makes the one that is wanted.
+      if (live.metadata.deletionTimestamp === undefined) await this.#delete(live, fence);
+      return drifts;
+    }
     this.#applied.set(id, { hash, resourceVersion: applied.metadata.resourceVersion });
     if (store !== undefined) expectations.expectWrite(key, store, applied);
     return drifts;

@@ -8,7 +8,7 @@ import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment
 import { isConflict, isNotFound } from '../kube/errors.ts';
 import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
-import { ChildApplier, type Drift, NameTakenError } from './children.ts';
+import { ChildApplier, type Drift, NameTakenError, RefusedError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
 import { type Described, whatIsDescribed } from './describe.ts';
 import { EventRecorder } from './events.ts';
@@ -90,7 +90,7 @@ export class NVLMController {
         fence,
       );
     } catch (error) {
-      if (!(error instanceof NameTakenError)) throw error;
+      if (!(error instanceof NameTakenError || error instanceof RefusedError)) throw error;
       problems.push({ reason: 'InvalidTemplate', message: error.message });
     }
     if (feasibility.accepted.status !== 'False') {

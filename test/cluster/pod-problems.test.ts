@@ -98,4 +98,88 @@ describe('pods in trouble on a real control plane', { skip: noCluster(), timeout
       await eventually(`${name} is gone`, async () => (await deployments.pods(name)).length === 0);
     });
   }
+
+  test('a rollout to an image that cannot be pulled stops at its first pod, the old replicas serve, and going back costs none of them', async () => {
+    // A node without a kubelet, of KWOK or else: the test says what its pods do.
+    await cluster.client.apply(
+      RESOURCES.node,
+      {
+        apiVersion: 'v1',
+        kind: 'Node',
+        metadata: {
+          name: 'unplayed',
+          labels: { pool: 'unplayed', 'nvidia.com/gpu.product': 'NVIDIA-A100-SXM4-80GB' },
+        },
+        spec: { taints: [{ key: 'pool', value: 'unplayed', effect: 'NoSchedule' }] },
+      },
+      { fieldManager: 'test', force: true },
+    );
+    const capacity = {
+      cpu: '96',
+      memory: '1Ti',
+      pods: '110',
+      'ephemeral-storage': '4Ti',
+      'nvidia.com/gpu': '8',
+    };
+    await cluster.client.apply(
+      RESOURCES.node,
+      {
+        apiVersion: 'v1',
+        kind: 'Node',
+        metadata: { name: 'unplayed' },
+        status: { capacity, allocatable: capacity },
+      },
+      { fieldManager: 'test', force: true, subresource: 'status' },
+    );
+    const rollout = { maxSurge: 1, maxUnavailable: 0 };
+    await deployments.create('mistyped', { replicas: 2, parallelism: { tensor: 2 }, rollout });
+    const { status: first } = await deployments.untilReady('mistyped');
+    const before = new Set(
+      (await deployments.pods('mistyped')).map(({ metadata }) => metadata.uid),
+    );
+    const engine = { name: 'engine', image: 'example.com/nvlm-engine:mistyped' };
+    await deployments.patch('mistyped', {
+      spec: {
+        accelerator: { nodeSelector: { pool: 'unplayed' }, tolerations: [{ operator: 'Exists' }] },
+        template: { spec: { containers: [engine] } },
+      },
+    });
+    const isNew = ({ metadata }: PodObject): boolean => !before.has(metadata.uid);
+    let broken: PodObject | undefined;
+    await deployments.until('mistyped', 'has its first new pod on its node', async () => {
+      broken = (await deployments.pods('mistyped')).find(isNew);
+      return broken?.spec.nodeName === 'unplayed';
+    });
+    assert.ok(broken);
+    assert.equal((broken.spec.containers as { image?: string }[])[0]?.image, engine.image);
+    await report(broken, {
+      state: { waiting: { reason: 'ImagePullBackOff', message: `${engine.image}: not found` } },
+    });
+    const { status } = await deployments.until(
+      'mistyped',
+      'tells of the image',
+      ({ status: seen }) => seen?.reason === 'ImagePull',
+    );
+    assert.equal(status?.servingReplicas, 2);
+    const told = status?.conditions?.find(({ type }) => type === 'Degraded')?.message ?? '';
+    assert.ok(told.includes(engine.image), told);
+    const pods = await deployments.pods('mistyped');
+    assert.equal(pods.length, 3);
+    assert.equal(pods.filter(isNew).length, 1);
+    await deployments.patch('mistyped', { spec: { accelerator: null, template: null } });
+    await eventually('the new pod is told to go', async () => {
+      const left = (await deployments.pods('mistyped')).find(isNew);
+      if (left === undefined) return true;
+      if (left.metadata.deletionTimestamp === undefined) return false;
+      // What a kubelet does at the end.
+      const { name } = left.metadata;
+      await cluster.kubectl('delete', 'pod', name, '--grace-period=0', '--force', '--wait=false');
+      return true;
+    });
+    const { status: last } = await deployments.untilReady('mistyped');
+    assert.equal(last?.currentRevision, first?.currentRevision);
+    const after = (await deployments.pods('mistyped')).map(({ metadata }) => metadata.uid);
+    assert.deepEqual(new Set(after), before);
+    await deployments.delete('mistyped');
+  });
 });
