@@ -256,6 +256,8 @@ function checkArrayTypes(inputs: StepInputs, program: Program): void {
   };
   for (const [name, type] of Object.entries(STEP_ARRAYS))
     check(name, inputs[name as keyof typeof STEP_ARRAYS], type);
+  if (inputs.inputRows) check('inputRows', inputs.inputRows, Float32Array);
+  if (inputs.inputTargets) check('inputTargets', inputs.inputTargets, Int32Array);
   if (!samples(program)) return;
   const { sampling } = inputs;
   for (const [name, type] of Object.entries(SAMPLING_ARRAYS))
@@ -284,8 +286,13 @@ function allocateOutputs(inputs: StepInputs, program: Program): StepOutputs {
       ? {
           tensors: inputs.wantTensors.map((id) => {
             const { rows: kind, width } = program.tensors[id]!;
-            const count = kind === 'tokens' ? inputs.tokenIds.length : inputs.logitRows.length;
-            return new Float32Array(count * width);
+            const counted = {
+              tokens: 'tokenIds',
+              logitRows: 'logitRows',
+              inputRows: 'inputTargets',
+            };
+            const rowsOfKind = inputs[counted[kind] as 'tokenIds' | 'logitRows' | 'inputTargets'];
+            return new Float32Array((rowsOfKind?.length ?? 0) * width);
           }),
         }
       : {}),

@@ -3,7 +3,7 @@
  * This file is the contract between model and backends; it knows no backend and does no arithmetic.
  *
  * Dims used in comments: T tokens of the step (all sequences flattened), S sequences of the step,
- * L rows for which logits are wanted, D head size, V vocabulary rows, N output and K input features.
+ * L rows for which logits (or features) are wanted, R rows of activations given from outside, D head size, V vocabulary rows, N output and K input features.
  */
 
 /** How a checkpoint stores a tensor. Quantised names are GGUF's block formats, read as stored. */
@@ -48,8 +48,8 @@ export type TensorId = number;
 
 export interface TensorSpec {
   readonly name: string;
-  /** What the rows count: T tokens of a step or its L logit rows. */
-  readonly rows: 'tokens' | 'logitRows';
+  /** What the rows count: T tokens of a step, its L logit rows, or the R rows of `StepInputs.inputRows`. */
+  readonly rows: 'tokens' | 'logitRows' | 'inputRows';
   readonly width: number;
 }
 
@@ -67,6 +67,48 @@ export interface EmbeddingOp {
   readonly out: TensorId;
 }
 
+/** out = StepInputs.inputRows, (R, width): image patches, or embeddings that stand for tokens. At most one in a program. */
+export interface InputOp {
+  readonly op: 'input';
+  readonly out: TensorId;
+}
+
+/**
+ * out[inputTargets[r]] = x[r], or += x[r] with `add`; x is (R, width), out (T, width) and already written. Rows of out that no
+ * target names stay as they are.
+ */
+export interface ScatterRowsOp {
+  readonly op: 'scatterRows';
+  readonly x: TensorId;
+  readonly add: boolean;
+  readonly out: TensorId;
+}
+
+/** out = (x - mean(x)) * rsqrt(mean((x - mean(x))^2) + eps) * weight + bias, row by row, fp32. */
+export interface LayerNormOp {
+  readonly op: 'layerNorm';
+  readonly x: TensorId;
+  readonly weight: WeightId;
+  readonly bias: WeightId;
+  readonly eps: number;
+  readonly out: TensorId;
+}
+
+/**
+ * RMS norm of the queries and of the keys of qkv (T, (heads + 2 kvHeads) * D), in place, each over all heads together. The
+ * squares are averaged over the first `meanWidth` values only: InternViT pads its heads, and the padding does not count.
+ */
+export interface QueryKeyNormOp {
+  readonly op: 'queryKeyNorm';
+  readonly qkv: TensorId;
+  /** [heads * D] */
+  readonly queryWeight: WeightId;
+  /** [kvHeads * D] */
+  readonly keyWeight: WeightId;
+  readonly meanWidth: number;
+  readonly eps: number;
+}
+
 /**
  * out = x * rsqrt(mean(x^2) + eps) * weight, row by row, fp32. With `residual`, first residual += x (written
  * back, same shape) and the norm is of that sum.
@@ -81,16 +123,18 @@ export interface RmsNormOp {
 }
 
 /**
- * out = epilogue(x @ W^T + bias) (+ residual). `weights` are stacked along N: q, k, v of one attention; with
+ * out = epilogue(x @ W^T + bias) (* scale) (+ residual). `weights` are stacked along N: q, k, v of one attention; with
  * 'siluMul' exactly two of equal N, gate then up, and out = silu(gate) * up has width N.
- * `residual` may be the same tensor as `out`. Bias ids follow `weights` one to one when given.
+ * 'gelu' is the exact one, x / 2 * (1 + erf(x / sqrt(2))). `residual` may be the same tensor as `out`. Bias ids follow `weights` one to one when given.
  */
 export interface LinearOp {
   readonly op: 'linear';
   readonly x: TensorId;
   readonly weights: readonly WeightId[];
   readonly biases?: readonly WeightId[];
-  readonly epilogue: 'none' | 'siluMul';
+  readonly epilogue: 'none' | 'siluMul' | 'gelu';
+  /** One factor per column of out: a layer scale. */
+  readonly scale?: WeightId;
   readonly residual?: TensorId;
   readonly out: TensorId;
 }
@@ -98,18 +142,19 @@ export interface LinearOp {
 /**
  * qkv is (T, (heads + 2 kvHeads) * D): q heads, then k heads, then v heads. Rotates q and k in place by
  * positions[t] (half-split order) and writes k, v of token t to cache slot slotMapping[t] of `layer`
- * (slot = blockId * blockSize + offset; -1: do not store).
+ * (slot = blockId * blockSize + offset; -1: do not store). Without `rope` nothing is rotated.
  */
 export interface RopeAndCacheOp {
   readonly op: 'ropeAndCache';
   readonly qkv: TensorId;
   readonly layer: number;
-  readonly rope: RopeSpec;
+  readonly rope?: RopeSpec;
 }
 
 /**
  * Causal attention of every token of the step over the paged cache of `layer`, bottom-right aligned:
- * query i of a sequence with q queries and c keys sees keys 0 .. c - q + i. out is (T, heads * D).
+ * query i of a sequence with q queries and c keys sees keys 0 .. c - q + i; with `causal: false` it sees all c. out is
+ * (T, heads * D).
  * The keys are cut into partitions of `ATTENTION_PARTITION` tokens, merged in index order, so that the bits of
  * a row depend on nothing but its own sequence.
  */
@@ -118,13 +163,19 @@ export interface AttentionOp {
   readonly qkv: TensorId;
   readonly layer: number;
   readonly scale: number;
+  /** Default true. */
+  readonly causal?: boolean;
   readonly out: TensorId;
 }
 
-/** out[l] = x[logitRows[l]], (L, width). */
+/**
+ * out[l] = x[logitRows[l]], (L, width). With `offsets`, out[l] is the rows x[logitRows[l] + offset] side by side, in order of
+ * the offsets, (L, width * offsets.length): what a pixel shuffle does with the four patches of a square.
+ */
 export interface GatherRowsOp {
   readonly op: 'gatherRows';
   readonly x: TensorId;
+  readonly offsets?: readonly number[];
   readonly out: TensorId;
 }
 
@@ -139,7 +190,11 @@ export interface SampleOp {
 
 export type Op =
   | EmbeddingOp
+  | InputOp
+  | ScatterRowsOp
   | RmsNormOp
+  | LayerNormOp
+  | QueryKeyNormOp
   | LinearOp
   | RopeAndCacheOp
   | AttentionOp

@@ -51,6 +51,13 @@ export interface StepInputs {
   readonly maxBlocksPerSequence: number;
   /** (L) token rows of the step whose logits are wanted; ascending. */
   readonly logitRows: Int32Array;
+  /**
+   * (R, width of the program's input op), for programs that have one; absent: R = 0. The one input that is not copied when a step
+   * starts: it must not change before the step has ended.
+   */
+  readonly inputRows?: Float32Array;
+  /** (R) token rows that a scatterRows op writes the input rows to; ascending. Absent: R = 0. */
+  readonly inputTargets?: Int32Array;
   readonly sampling: SamplingInputs;
   /** Return the raw logits (L, V) too: tests, prompt log-probabilities, echo. */
   readonly wantLogits?: boolean;

@@ -74,6 +74,24 @@ export function tokenIdLimit(program: Program): number {
   return Math.min(...tables.map((op) => program.weights[op.weight]!.shape[0]!));
 }
 
+function validateInputRows(program: Program, maxTokens: number, inputs: StepInputs): void {
+  const { inputRows, inputTargets } = inputs;
+  const input = program.ops.find((op) => op.op === 'input');
+  const rows = inputTargets?.length ?? 0;
+  if (!input) {
+    if (rows > 0 || (inputRows?.length ?? 0) > 0)
+      bad('inputRows', 'none: the program has no input op', `${rows} rows`);
+    return;
+  }
+  if (rows > maxTokens) bad('inputTargets', `at most ${maxTokens} rows`, rows);
+  checkLength('inputRows', inputRows ?? [], rows * program.tensors[input.out]!.width);
+  for (let r = 0; r < rows; r++) {
+    const least = r === 0 ? 0 : inputTargets![r - 1]! + 1;
+    if (!(inputTargets![r]! >= least && inputTargets![r]! < inputs.tokenIds.length))
+      bad(`inputTargets[${r}]`, `ascending rows below ${inputs.tokenIds.length}`, inputTargets![r]);
+  }
+}
+
 /**
  * Throws KernelError 'KERNEL_INPUT_INVALID' naming the array, what was expected and what came, unless every length agrees and
  * every index stays inside the vocabulary, the rotary table, the block tables and the cache of `options`.
@@ -113,11 +131,17 @@ export function validateStep(
   }
 
   const { logitRows } = inputs;
+  // Rows beyond a wanted one that gatherRows reads with it.
+  const reach = Math.max(
+    0,
+    ...program.ops.flatMap((op) => (op.op === 'gatherRows' ? (op.offsets ?? []) : [])),
+  );
   for (let l = 0; l < logitRows.length; l++) {
     const least = l === 0 ? 0 : logitRows[l - 1]! + 1;
-    if (!(logitRows[l]! >= least && logitRows[l]! < tokens))
-      bad(`logitRows[${l}]`, `ascending rows below ${tokens}`, logitRows[l]);
+    if (!(logitRows[l]! >= least && logitRows[l]! < tokens - reach))
+      bad(`logitRows[${l}]`, `ascending rows below ${tokens - reach}`, logitRows[l]);
   }
+  validateInputRows(program, options.maxTokens, inputs);
   if (program.ops.at(-1)?.op === 'sample')
     validateSampling(inputs.sampling, logitRows.length, program.vocabularyRows);
   for (const id of inputs.wantTensors ?? [])

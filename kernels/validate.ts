@@ -132,7 +132,7 @@ class ProgramChecker {
       case 'rmsNorm': {
         const x = this.#read(op.x, 'x');
         this.#weight(op.weight, 'weight', [x.width]);
-        if (!(op.eps >= 0 && Number.isFinite(op.eps))) this.#refuse('eps of 0 or more', op.eps);
+        this.#eps(op.eps);
         if (op.residual !== undefined) {
           this.#expect(this.#read(op.residual, 'residual'), 'residual', x.rows, x.width);
           this.#distinct(op.residual, op.x);
@@ -162,6 +162,7 @@ class ProgramChecker {
         const width = gated ? sizes[0]! : sizes.reduce((sum, size) => sum + size, 0);
         if (op.residual !== undefined)
           this.#expect(this.#read(op.residual, 'residual'), 'residual', x.rows, width);
+        if (op.scale !== undefined) this.#weight(op.scale, 'scale', [width]);
         this.#distinct(op.out, op.x);
         this.#write(op.out, x.rows, width);
         return;
@@ -169,7 +170,7 @@ class ProgramChecker {
       case 'ropeAndCache':
         this.#expect(this.#read(op.qkv, 'qkv'), 'qkv', 'tokens', qkvWidth);
         this.#layer(op.layer);
-        if (op.rope.inverseFrequencies.length !== cache.headSize / 2)
+        if (op.rope && op.rope.inverseFrequencies.length !== cache.headSize / 2)
           this.#refuse(
             `${cache.headSize / 2} inverse frequencies`,
             op.rope.inverseFrequencies.length,
@@ -185,9 +186,40 @@ class ProgramChecker {
       case 'gatherRows': {
         const x = this.#read(op.x, 'x');
         this.#expect(x, 'x', 'tokens', x.width);
-        this.#write(op.out, 'logitRows', x.width);
+        const offsets = op.offsets ?? [0];
+        if (offsets.length === 0 || !offsets.every((offset) => isCount(offset, 0)))
+          this.#refuse('at least one offset, each 0 or more', `[${offsets.join(', ')}]`);
+        this.#write(op.out, 'logitRows', x.width * offsets.length);
         return;
       }
+      case 'input':
+        if (this.#program.ops.findIndex((other) => other.op === 'input') !== index)
+          this.#refuse('a single input op', 'a second one');
+        this.#write(op.out, 'inputRows', this.#tensor(op.out, 'out').width);
+        return;
+      case 'scatterRows': {
+        const x = this.#read(op.x, 'x');
+        this.#expect(x, 'x', 'inputRows', x.width);
+        this.#read(op.out, 'out');
+        this.#write(op.out, 'tokens', x.width);
+        return;
+      }
+      case 'layerNorm': {
+        const x = this.#read(op.x, 'x');
+        this.#weight(op.weight, 'weight', [x.width]);
+        this.#weight(op.bias, 'bias', [x.width]);
+        this.#eps(op.eps);
+        this.#write(op.out, x.rows, x.width);
+        return;
+      }
+      case 'queryKeyNorm':
+        this.#expect(this.#read(op.qkv, 'qkv'), 'qkv', 'tokens', qkvWidth);
+        this.#weight(op.queryWeight, 'queryWeight', [heads * cache.headSize]);
+        this.#weight(op.keyWeight, 'keyWeight', [cache.kvHeads * cache.headSize]);
+        this.#eps(op.eps);
+        if (!isCount(op.meanWidth, 1, cache.kvHeads * cache.headSize))
+          this.#refuse(`a meanWidth from 1 to ${cache.kvHeads * cache.headSize}`, op.meanWidth);
+        return;
       case 'sample':
         this.#expect(this.#read(op.logits, 'logits'), 'logits', 'logitRows', vocabularyRows);
         if (index !== this.#program.ops.length - 1)
@@ -196,6 +228,10 @@ class ProgramChecker {
       default:
         this.#refuse('a known op', (op as { op: string }).op);
     }
+  }
+
+  #eps(eps: number): void {
+    if (!(eps >= 0 && Number.isFinite(eps))) this.#refuse('eps of 0 or more', eps);
   }
 
   #layer(layer: number): void {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { KernelError } from '../backend.ts';
-import type { ComputeType, Op, StorageType } from '../program.ts';
+import type { ComputeType, Op, StorageType, TensorSpec } from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 
 /** Order of `StorageType` in kernels/src/format.h. */
@@ -39,7 +39,14 @@ export const OPS: readonly Op['op'][] = [
   'attention',
   'gatherRows',
   'sample',
+  'input',
+  'scatterRows',
+  'layerNorm',
+  'queryKeyNorm',
 ];
+
+/** Order of `RowKind` in kernels/src/model.h. */
+export const ROW_KINDS: readonly TensorSpec['rows'][] = ['tokens', 'logitRows', 'inputRows'];
 
 export interface NativeModel {
   /** Bytes of the repacked weights and of the cache; known before `load`. */

@@ -1,7 +1,7 @@
 /** Flattens a validated program into the plain object that kernels/src/read_spec.cc reads. */
 import type { LoadOptions } from '../backend.ts';
 import { ATTENTION_PARTITION, type Op, type Program, type WeightSource } from '../program.ts';
-import { COMPUTE_TYPES, OPS, STORAGE_TYPES } from './addon.ts';
+import { COMPUTE_TYPES, OPS, ROW_KINDS, STORAGE_TYPES } from './addon.ts';
 
 const nothing = new Float32Array(0);
 
@@ -32,6 +32,13 @@ function describeOp(op: Op): object {
     scale: 0,
     magnitude: 1,
     siluMul: false,
+    gelu: false,
+    causal: true,
+    add: false,
+    bias: -1,
+    outputScale: -1,
+    meanWidth: 0,
+    offsets: [0] as readonly number[],
     weights: [] as readonly number[],
     biases: [] as readonly number[],
     inverseFrequencies: nothing,
@@ -55,6 +62,8 @@ function describeOp(op: Op): object {
         weights: op.weights,
         biases: op.biases ?? [],
         siluMul: op.epilogue === 'siluMul',
+        gelu: op.epilogue === 'gelu',
+        outputScale: op.scale ?? -1,
         residual: op.residual ?? -1,
         out: op.out,
       };
@@ -63,13 +72,34 @@ function describeOp(op: Op): object {
         ...flat,
         x: op.qkv,
         layer: op.layer,
-        inverseFrequencies: op.rope.inverseFrequencies,
-        magnitude: op.rope.magnitude,
+        inverseFrequencies: op.rope?.inverseFrequencies ?? nothing,
+        magnitude: op.rope?.magnitude ?? 1,
       };
     case 'attention':
-      return { ...flat, x: op.qkv, layer: op.layer, scale: op.scale, out: op.out };
+      return {
+        ...flat,
+        x: op.qkv,
+        layer: op.layer,
+        scale: op.scale,
+        causal: op.causal ?? true,
+        out: op.out,
+      };
     case 'gatherRows':
-      return { ...flat, x: op.x, out: op.out };
+      return { ...flat, x: op.x, offsets: op.offsets ?? [0], out: op.out };
+    case 'input':
+      return { ...flat, out: op.out };
+    case 'scatterRows':
+      return { ...flat, x: op.x, add: op.add, out: op.out };
+    case 'layerNorm':
+      return { ...flat, x: op.x, weight: op.weight, bias: op.bias, eps: op.eps, out: op.out };
+    case 'queryKeyNorm':
+      return {
+        ...flat,
+        x: op.qkv,
+        weights: [op.queryWeight, op.keyWeight],
+        meanWidth: op.meanWidth,
+        eps: op.eps,
+      };
     case 'sample':
       return { ...flat, x: op.logits };
   }
@@ -83,7 +113,10 @@ export function describeProgram(
 ): object {
   return {
     weights: program.weights.map(describeWeight),
-    tensors: program.tensors.map(({ rows, width }) => ({ perToken: rows === 'tokens', width })),
+    tensors: program.tensors.map(({ rows, width }) => ({
+      rows: ROW_KINDS.indexOf(rows),
+      width,
+    })),
     ops: program.ops.map(describeOp),
     heads: program.heads,
     layers: program.cache.layers,

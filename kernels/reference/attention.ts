@@ -1,4 +1,4 @@
-/** Paged causal attention, one query and one head at a time: scores, softmax, weighted sum, all in double. */
+/** Paged attention, one query and one head at a time: scores, softmax, weighted sum, all in double. */
 import type { StepInputs } from '../step.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 
@@ -14,6 +14,7 @@ export interface AttentionShape {
   readonly headSize: number;
   readonly blockSize: number;
   readonly scale: number;
+  readonly causal: boolean;
   /** Whether the cache holds bfloat16; then queries are rounded to it too. Probabilities are not. */
   readonly bfloat16: boolean;
 }
@@ -30,7 +31,7 @@ function keySlots(inputs: StepInputs, s: number, length: number, blockSize: numb
 
 /**
  * out (T, heads * D) from the rotated queries of qkv (T, (heads + 2 kvHeads) * D). Query i of a sequence with q queries and
- * c keys sees keys 0 .. c - q + i. Heads h * heads / kvHeads .. of queries share key head h.
+ * c keys sees keys 0 .. c - q + i, all c when not causal. Heads h * heads / kvHeads .. of queries share key head h.
  */
 export function attention(
   qkv: Float32Array,
@@ -39,7 +40,7 @@ export function attention(
   shape: AttentionShape,
   out: Float32Array,
 ): void {
-  const { heads, kvHeads, headSize, blockSize, scale, bfloat16 } = shape;
+  const { heads, kvHeads, headSize, blockSize, scale, causal, bfloat16 } = shape;
   const group = heads / kvHeads;
   const qkvWidth = (heads + 2 * kvHeads) * headSize;
   const kvWidth = kvHeads * headSize;
@@ -54,7 +55,7 @@ export function attention(
     const slots = keySlots(inputs, s, keys, blockSize);
     const scores = new Float64Array(keys);
     for (let i = 0; i < queries; i++) {
-      const visible = keys - queries + i + 1;
+      const visible = causal ? keys - queries + i + 1 : keys;
       for (let head = 0; head < heads; head++) {
         const q = (first + i) * qkvWidth + head * headSize;
         const kv = Math.floor(head / group) * headSize;

@@ -1,9 +1,26 @@
 /** One step of the program, op after op. */
-import type { ComputeType, LinearOp, Op, Program, RopeAndCacheOp, WeightId } from '../program.ts';
+import type {
+  ComputeType,
+  LinearOp,
+  Op,
+  Program,
+  RopeAndCacheOp,
+  ScatterRowsOp,
+  WeightId,
+} from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 import { attention, type LayerCache } from './attention.ts';
 import { roundToBfloat16 } from './dequantise.ts';
-import { embedding, matmulTransposed, rmsNorm, rotate, silu } from './ops.ts';
+import {
+  embedding,
+  gelu,
+  layerNorm,
+  matmulTransposed,
+  partialRmsNorm,
+  rmsNorm,
+  rotate,
+  silu,
+} from './ops.ts';
 import { quantiseActivations } from './quantise.ts';
 import { logProbabilities, sampleRow, topIds } from './sample.ts';
 
@@ -49,7 +66,11 @@ export class Step {
     this.#context = context;
     this.#program = context.program;
     this.#inputs = inputs;
-    const rows = { tokens: inputs.tokenIds.length, logitRows: inputs.logitRows.length };
+    const rows = {
+      tokens: inputs.tokenIds.length,
+      logitRows: inputs.logitRows.length,
+      inputRows: inputs.inputTargets?.length ?? 0,
+    };
     this.#tensors = context.program.tensors.map((spec) =>
       new Float32Array(rows[spec.rows] * spec.width).fill(context.poison ? Number.NaN : 0),
     );
@@ -102,14 +123,41 @@ export class Step {
         const { kvHeads, headSize } = this.#program.cache;
         const { blockSize, bfloat16Cache: bfloat16 } = this.#context;
         const { heads } = this.#program;
-        const shape = { heads, kvHeads, headSize, blockSize, scale: op.scale, bfloat16 };
+        const { scale, causal = true } = op;
+        const shape = { heads, kvHeads, headSize, blockSize, scale, causal, bfloat16 };
         const cache = this.#context.layers[op.layer]!;
         attention(tensors[op.qkv]!, cache, inputs, shape, tensors[op.out]!);
         return;
       }
       case 'gatherRows': {
         const width = this.#program.tensors[op.x]!.width;
-        embedding(tensors[op.x]!, width, inputs.logitRows, tensors[op.out]!);
+        const { offsets = [0] } = op;
+        const rows = Int32Array.from(
+          [...inputs.logitRows].flatMap((row) => offsets.map((offset) => row + offset)),
+        );
+        embedding(tensors[op.x]!, width, rows, tensors[op.out]!);
+        return;
+      }
+      case 'input':
+        if (inputs.inputRows) tensors[op.out]!.set(inputs.inputRows);
+        return;
+      case 'scatterRows':
+        this.#scatterRows(op);
+        return;
+      case 'layerNorm': {
+        const out = tensors[op.out]!;
+        layerNorm(tensors[op.x]!, this.#weight(op.weight), this.#weight(op.bias), op.eps, out);
+        return;
+      }
+      case 'queryKeyNorm': {
+        const { width } = this.#program.tensors[op.qkv]!;
+        const qkv = tensors[op.qkv]!;
+        const query = this.#weight(op.queryWeight);
+        const key = this.#weight(op.keyWeight);
+        for (let row = 0; row < qkv.length; row += width) {
+          partialRmsNorm(qkv, row, query, op.meanWidth, op.eps);
+          partialRmsNorm(qkv, row + query.length, key, op.meanWidth, op.eps);
+        }
         return;
       }
       case 'sample':
@@ -134,23 +182,39 @@ export class Step {
     const residual = op.residual === undefined ? undefined : this.#tensors[op.residual]!;
     const out = this.#tensors[op.out]!;
     const outWidth = tensors[op.out]!.width;
+    const scale = op.scale === undefined ? undefined : this.#weight(op.scale);
     const rows = x.length / width;
     for (let row = 0; row < rows; row++) {
-      let at = row * outWidth;
+      const first = row * outWidth;
+      let at = first;
       const put = (value: number): void => {
-        out[at] = residual ? residual[at]! + value : value;
+        const scaled = scale ? value * scale[at - first]! : value;
+        out[at] = residual ? residual[at]! + scaled : scaled;
         at++;
       };
+      const activate = op.epilogue === 'gelu' ? gelu : (value: number) => value;
       if (op.epilogue === 'siluMul') {
         const [gate, up] = parts as [Float32Array, Float32Array];
         for (let n = row * outWidth; n < (row + 1) * outWidth; n++) put(silu(gate[n]!) * up[n]!);
       } else {
         for (const part of parts) {
           const partWidth = part.length / rows;
-          for (let n = row * partWidth; n < (row + 1) * partWidth; n++) put(part[n]!);
+          for (let n = row * partWidth; n < (row + 1) * partWidth; n++) put(activate(part[n]!));
         }
       }
     }
+  }
+
+  #scatterRows(op: ScatterRowsOp): void {
+    const { width } = this.#program.tensors[op.x]!;
+    const x = this.#tensors[op.x]!;
+    const out = this.#tensors[op.out]!;
+    this.#inputs.inputTargets?.forEach((target, r) => {
+      for (let i = 0; i < width; i++) {
+        const at = target * width + i;
+        out[at] = op.add ? out[at]! + x[r * width + i]! : x[r * width + i]!;
+      }
+    });
   }
 
   #ropeAndCache(op: RopeAndCacheOp): void {
@@ -163,7 +227,7 @@ export class Step {
     const round = this.#context.bfloat16Cache ? roundToBfloat16 : (value: number) => value;
     this.#inputs.positions.forEach((position, t) => {
       const q = t * qkvWidth;
-      rotate(qkv, q, heads + kvHeads, headSize, position, op.rope);
+      if (op.rope) rotate(qkv, q, heads + kvHeads, headSize, position, op.rope);
       const slot = this.#inputs.slotMapping[t]!;
       if (slot < 0) return;
       const k = q + heads * headSize;

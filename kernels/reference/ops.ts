@@ -84,6 +84,68 @@ export function matmulTransposed(
   return out;
 }
 
+/** See `LayerNormOp`; x and out are (rows, width), and rows = x.length / width. */
+export function layerNorm(
+  x: Float32Array,
+  weight: Float32Array,
+  bias: Float32Array,
+  eps: number,
+  out: Float32Array,
+): void {
+  const width = weight.length;
+  for (let row = 0; row < x.length; row += width) {
+    let sum = 0;
+    for (let i = row; i < row + width; i++) sum += x[i]!;
+    const mean = sum / width;
+    let squares = 0;
+    for (let i = row; i < row + width; i++) squares += (x[i]! - mean) ** 2;
+    const scale = 1 / Math.sqrt(squares / width + eps);
+    for (let i = 0; i < width; i++)
+      out[row + i] = (x[row + i]! - mean) * scale * weight[i]! + bias[i]!;
+  }
+}
+
+/** RMS norm of x[at .. at + weight.length) in place, the squares averaged over its first `meanWidth` values. */
+export function partialRmsNorm(
+  x: Float32Array,
+  at: number,
+  weight: Float32Array,
+  meanWidth: number,
+  eps: number,
+): void {
+  let squares = 0;
+  for (let i = at; i < at + meanWidth; i++) squares += x[i]! * x[i]!;
+  const scale = 1 / Math.sqrt(squares / meanWidth + eps);
+  for (let i = 0; i < weight.length; i++) x[at + i] = x[at + i]! * scale * weight[i]!;
+}
+
+/** The exact GELU, x / 2 * erfc(-x / sqrt(2)), to double precision. */
+export function gelu(x: number): number {
+  return (x / 2) * erfc(-x * Math.SQRT1_2);
+}
+
+/** Series of Abramowitz & Stegun 7.1.6 near 0, continued fraction 7.1.14 beyond. */
+function erfc(x: number): number {
+  const z = Math.abs(x);
+  if (Number.isNaN(x)) return x;
+  if (z > 27) return x < 0 ? 2 : 0;
+  const gaussian = Math.exp(-z * z);
+  if (z < 2.5) {
+    let term = z;
+    let sum = z;
+    for (let n = 1; term > 1e-17 * sum; n++) {
+      term *= (2 * z * z) / (2 * n + 1);
+      sum += term;
+    }
+    const erf = (2 / Math.sqrt(Math.PI)) * gaussian * sum;
+    return x < 0 ? 1 + erf : 1 - erf;
+  }
+  let fraction = z;
+  for (let n = 60; n > 0; n--) fraction = z + n / 2 / fraction;
+  const tail = gaussian / (fraction * Math.sqrt(Math.PI));
+  return x < 0 ? 2 - tail : tail;
+}
+
 /** silu(x) = x / (1 + exp(-x)). */
 export function silu(x: number): number {
   return x / (1 + Math.exp(-x));

@@ -4,8 +4,8 @@ import { KernelError } from '../backend.ts';
 import type { WeightBytes, WeightSource } from '../program.ts';
 import { dequantise } from './dequantise.ts';
 
-/** The bytes of a weight; a file shorter than the range says is refused with 'KERNEL_WEIGHT_INVALID'. */
-function readBytes(name: string, source: WeightBytes): Uint8Array {
+/** The bytes of a weight as stored; a file shorter than the range says is refused with 'KERNEL_WEIGHT_INVALID'. */
+export function readBytes(name: string, source: WeightBytes): Uint8Array {
   if ('data' in source) return source.data;
   const bytes = new Uint8Array(source.byteLength);
   let file: number | undefined;

@@ -89,6 +89,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
 // The promise of a step in flight and the objects it writes into.
 struct Flight {
   Napi::Promise::Deferred deferred;
+  Napi::ObjectReference inputRows;  // read where they are: megabytes
   Napi::ObjectReference outputs;
   Napi::ObjectReference runner;
 };
@@ -177,6 +178,14 @@ class RunnerObject : public Napi::ObjectWrap<RunnerObject> {
     copyArray(in, "blockTables", &step.blockTables);
     copyArray(in, "logitRows", &step.logitRows);
     step.maxBlocks = in.Get("maxBlocksPerSequence").ToNumber().Int32Value();
+    step.inputTargets.clear();
+    step.inputRows = nullptr;
+    Napi::ObjectReference inputRows;
+    if (in.Get("inputTargets").IsTypedArray() && in.Get("inputRows").IsTypedArray()) {
+      copyArray(in, "inputTargets", &step.inputTargets);
+      step.inputRows = arrayData<float>(in, "inputRows");
+      inputRows = Napi::Persistent(in.Get("inputRows").As<Napi::Object>());
+    }
     if (in.Get("sampling").IsObject()) copySampling(in.Get("sampling").As<Napi::Object>(), &step);
 
     StepOutputs& results = runner_->outputs;
@@ -196,7 +205,7 @@ class RunnerObject : public Napi::ObjectWrap<RunnerObject> {
     }
 
     auto flight = std::make_unique<Flight>(
-        Flight{Napi::Promise::Deferred::New(env), Napi::Persistent(out), Napi::Persistent(info.This().As<Napi::Object>())});
+        Flight{Napi::Promise::Deferred::New(env), std::move(inputRows), Napi::Persistent(out), Napi::Persistent(info.This().As<Napi::Object>())});
     const Napi::Promise promise = flight->deferred.Promise();
     try {
       // The one part that may need memory: scratch of a step longer than any before.

@@ -23,6 +23,16 @@ void parallelFor(int64_t n, const Body& body) {
   for (std::thread& thread : others) thread.join();
 }
 
+// Weights that an op reads as fp32 values.
+std::vector<int> vectorsOf(const OpSpec& op) {
+  std::vector<int> ids = op.biases;
+  if (op.kind == OpKind::kRmsNorm || op.kind == OpKind::kLayerNorm) ids.push_back(op.weight);
+  if (op.kind == OpKind::kLayerNorm) ids.push_back(op.bias);
+  if (op.kind == OpKind::kQueryKeyNorm) ids = op.weights;
+  if (op.outputScale >= 0) ids.push_back(op.outputScale);
+  return ids;
+}
+
 }  // namespace
 
 Model::Model(ModelSpec spec, const KernelTable* kernels) : spec_(std::move(spec)), kernels_(kernels) {
@@ -35,8 +45,7 @@ Model::Model(ModelSpec spec, const KernelTable* kernels) : spec_(std::move(spec)
   std::vector<bool> vectorUse(matrices_.size());
   for (size_t i = 0; i < spec_.ops.size(); ++i) {
     const OpSpec& op = spec_.ops[i];
-    if (op.kind == OpKind::kRmsNorm) vectorUse[static_cast<size_t>(op.weight)] = true;
-    for (const int bias : op.biases) vectorUse[static_cast<size_t>(bias)] = true;
+    for (const int id : vectorsOf(op)) vectorUse[static_cast<size_t>(id)] = true;
     if (op.kind != OpKind::kLinear) continue;
     std::vector<StoredMatrix> sources;
     for (const int weight : op.weights) {
@@ -44,6 +53,7 @@ Model::Model(ModelSpec spec, const KernelTable* kernels) : spec_(std::move(spec)
       bytesToPack_ += matrix(weight).rows * storageRowBytes(matrix(weight).type, matrix(weight).columns);
     }
     linears_[i] = std::make_unique<LinearPlan>(planLinear(std::move(sources), op.siluMul, spec_.computeType));
+    linears_[i]->linear.gelu = op.gelu;
     weightBytes_ += (linears_[i]->bytes + 63) / 64 * 64;
   }
   for (size_t i = 0; i < matrices_.size(); ++i) {
@@ -71,8 +81,7 @@ CacheLayer Model::cacheLayer(int layer) const {
 void Model::load() {
   mapWeights();
   for (const OpSpec& op : spec_.ops) {
-    if (op.kind == OpKind::kRmsNorm) loadVector(op.weight);
-    for (const int bias : op.biases) loadVector(bias);
+    for (const int id : vectorsOf(op)) loadVector(id);
   }
   int64_t panels = 0;
   for (const auto& plan : linears_) panels += plan ? (plan->bytes + 63) / 64 * 64 : 0;
@@ -127,6 +136,15 @@ void Model::packLinear(size_t op, uint8_t* arena) {
   plan.linear.segments = plan.segments.data();
   std::vector<const float*> biases;
   for (const int bias : spec.biases) biases.push_back(vector(bias));
+  // One factor per column of out, which stacked sources share out among them and gate and up have in common.
+  std::vector<const float*> scales;
+  if (spec.outputScale >= 0) {
+    const float* next = vector(spec.outputScale);
+    for (const StoredMatrix& source : plan.sources) {
+      scales.push_back(next);
+      if (!spec.siluMul) next += source.rows;
+    }
+  }
   for (int s = 0; s < plan.linear.segmentCount; ++s) {
     PackedSegment& segment = plan.segments[static_cast<size_t>(s)];
     segment.data = arena;
@@ -140,6 +158,10 @@ void Model::packLinear(size_t op, uint8_t* arena) {
     if (!biases.empty()) {
       packedBiases_.push_back(packBias(plan, s, biases));
       segment.bias = packedBiases_.back().data();
+    }
+    if (!scales.empty()) {
+      packedBiases_.push_back(packBias(plan, s, scales));
+      segment.scale = packedBiases_.back().data();
     }
   }
   for (const int weight : spec.weights) bytesPacked_ += matrix(weight).rows * storageRowBytes(matrix(weight).type, matrix(weight).columns);
@@ -160,7 +182,7 @@ void Model::buildRopeTables() {
   const int64_t half = spec_.headSize / 2;
   for (size_t i = 0; i < spec_.ops.size(); ++i) {
     const OpSpec& op = spec_.ops[i];
-    if (op.kind != OpKind::kRopeAndCache) continue;
+    if (op.kind != OpKind::kRopeAndCache || op.inverseFrequencies.empty()) continue;
     const auto [entry, added] = known.try_emplace({op.inverseFrequencies, op.magnitude}, ropeTables_.size());
     ropeOf_[i] = entry->second;
     if (!added) continue;

@@ -23,13 +23,28 @@ struct WeightSpec {
   std::vector<uint8_t> data;
 };
 
+// What the rows of a tensor count. The order is that of ROW_KINDS in kernels/cpu/addon.ts.
+enum class RowKind : int { kTokens, kLogitRows, kInputRows };
+
 struct TensorSpec {
-  bool perToken;  // rows are the step's tokens; else its logit rows
+  RowKind rows;
   int64_t width;
 };
 
 // The order is that of OPS in kernels/cpu/addon.ts.
-enum class OpKind : int { kEmbedding, kRmsNorm, kLinear, kRopeAndCache, kAttention, kGatherRows, kSample };
+enum class OpKind : int {
+  kEmbedding,
+  kRmsNorm,
+  kLinear,
+  kRopeAndCache,
+  kAttention,
+  kGatherRows,
+  kSample,
+  kInput,
+  kScatterRows,
+  kLayerNorm,
+  kQueryKeyNorm
+};
 
 // Ids are indices as in kernels/program.ts; -1: absent.
 struct OpSpec {
@@ -37,9 +52,13 @@ struct OpSpec {
   int x = -1, out = -1, residual = -1, weight = -1;
   int layer = 0;
   float eps = 0, scale = 0, magnitude = 1;
-  bool siluMul = false;
-  std::vector<int> weights, biases;       // linear
-  std::vector<float> inverseFrequencies;  // ropeAndCache
+  bool siluMul = false, gelu = false, causal = true, add = false;
+  int bias = -1;                          // layerNorm
+  int outputScale = -1;                   // linear
+  int64_t meanWidth = 0;                  // queryKeyNorm
+  std::vector<int> offsets;               // gatherRows
+  std::vector<int> weights, biases;       // linear; queryKeyNorm: weights of queries, then keys
+  std::vector<float> inverseFrequencies;  // ropeAndCache; empty: no rotation
 };
 
 struct ModelSpec {
@@ -70,10 +89,14 @@ class Model {
   const ModelSpec& spec() const { return spec_; }
   const KernelTable& kernels() const { return *kernels_; }
   const StoredMatrix& matrix(int weight) const { return matrices_[static_cast<size_t>(weight)]; }
-  // fp32 values of a norm weight.
+  // fp32 values of a norm weight, bias or scale.
   const float* vector(int weight) const { return vectors_.at(weight).data(); }
   const PackedLinear& linear(size_t op) const { return linears_[op]->linear; }
-  const float* cosSin(size_t op) const { return ropeTables_.at(ropeOf_.at(op)).data(); }
+  // Null for an op that rotates nothing.
+  const float* cosSin(size_t op) const {
+    const auto found = ropeOf_.find(op);
+    return found == ropeOf_.end() ? nullptr : ropeTables_[found->second].data();
+  }
   CacheLayer cacheLayer(int layer) const;
 
  private:

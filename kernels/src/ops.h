@@ -43,9 +43,27 @@ struct RmsNormArgs {
   float eps;
 };
 
+struct LayerNormArgs {
+  const float* x;       // (rows, width)
+  const float* weight;  // (width)
+  const float* bias;    // (width)
+  float* out;
+  int64_t rows, width;
+  float eps;
+};
+
+// Queries, then keys of each row, normed in place; their squares are averaged over the first meanWidth values.
+struct QueryKeyNormArgs {
+  float* qkv;                // (rows, width)
+  const float* queryWeight;  // (queryWidth)
+  const float* keyWeight;    // (keyWidth)
+  int64_t rows, width, queryWidth, keyWidth, meanWidth;
+  float eps;
+};
+
 struct RopeAndCacheArgs {
   float* qkv;                // (T, (heads + 2 kvHeads) * D), q and k rotated in place
-  const float* cosSin;       // (positions, D): D/2 cosines then D/2 sines, magnitude included
+  const float* cosSin;       // (positions, D): D/2 cosines then D/2 sines, magnitude included; null: nothing is rotated
   const StepView* step;
   CacheLayer cache;
   int heads;
@@ -59,6 +77,7 @@ struct AttentionArgs {
   int heads;
   float scale;
   int partition;             // keys per partition, program.ts ATTENTION_PARTITION
+  bool causal;               // else every query sees all keys of its sequence
 };
 
 struct SampleArgs {
@@ -98,6 +117,8 @@ enum class PeakKind : int { kRead, kFloat32, kBfloat16, kInt8 };
 struct KernelTable {
   const char* name;
   void (*rmsNorm)(const RmsNormArgs&, const Lane&);
+  void (*layerNorm)(const LayerNormArgs&, const Lane&);
+  void (*queryKeyNorm)(const QueryKeyNormArgs&, const Lane&);
   void (*linear)(const LinearArgs&, const Lane&);
   void (*ropeAndCache)(const RopeAndCacheArgs&, const Lane&);
   void (*attention)(const AttentionArgs&, const Lane&);

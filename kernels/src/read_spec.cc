@@ -55,6 +55,13 @@ OpSpec readOp(const Napi::Object& object) {
   op.scale = static_cast<float>(number(object, "scale"));
   op.magnitude = static_cast<float>(number(object, "magnitude"));
   op.siluMul = flag(object, "siluMul");
+  op.gelu = flag(object, "gelu");
+  op.causal = flag(object, "causal");
+  op.add = flag(object, "add");
+  op.bias = integer(object, "bias");
+  op.outputScale = integer(object, "outputScale");
+  op.meanWidth = integer(object, "meanWidth");
+  op.offsets = ids(object, "offsets");
   op.weights = ids(object, "weights");
   op.biases = ids(object, "biases");
   const auto frequencies = object.Get("inverseFrequencies").As<Napi::Float32Array>();
@@ -75,7 +82,7 @@ ModelSpec readModelSpec(const Napi::Object& description) {
   for (uint32_t i = 0; i < tensors.Length(); ++i) {
     const Napi::HandleScope scope(description.Env());
     const Napi::Object tensor = tensors.Get(i).As<Napi::Object>();
-    spec.tensors.push_back({flag(tensor, "perToken"), integer(tensor, "width")});
+    spec.tensors.push_back({static_cast<RowKind>(integer(tensor, "rows")), integer(tensor, "width")});
   }
   const Napi::Array ops = array(description, "ops");
   for (uint32_t i = 0; i < ops.Length(); ++i) {

@@ -101,11 +101,20 @@ AttentionArgs Runner::attentionArgs(const OpSpec& op) const {
           model_->cacheLayer(op.layer),
           spec.heads,
           op.scale,
-          spec.partition};
+          spec.partition,
+          op.causal};
 }
 
 int64_t Runner::rowsOf(int id) const {
-  return model_->spec().tensors[static_cast<size_t>(id)].perToken ? step_.tokens : step_.logitRows;
+  switch (model_->spec().tensors[static_cast<size_t>(id)].rows) {
+    case RowKind::kTokens:
+      return step_.tokens;
+    case RowKind::kLogitRows:
+      return step_.logitRows;
+    case RowKind::kInputRows:
+      return static_cast<int64_t>(inputs.inputTargets.size());
+  }
+  return 0;
 }
 
 void Runner::runOps(const Lane& lane) {
@@ -187,6 +196,60 @@ void Runner::runOp(size_t index, const Lane& lane, const float* x) {
     case OpKind::kSample:
       drawTokens(op, lane);
       return;
+    case OpKind::kInput:
+      copyIn(op, lane);
+      return;
+    case OpKind::kScatterRows:
+      scatter(op, lane);
+      return;
+    case OpKind::kLayerNorm:
+      kernels.layerNorm(layerNormArgs(op), lane);
+      return;
+    case OpKind::kQueryKeyNorm:
+      kernels.queryKeyNorm(queryKeyNormArgs(op), lane);
+      return;
+  }
+}
+
+LayerNormArgs Runner::layerNormArgs(const OpSpec& op) const {
+  return {tensor(op.x), model_->vector(op.weight), model_->vector(op.bias), tensor(op.out), rowsOf(op.x), widthOf(op.x), op.eps};
+}
+
+QueryKeyNormArgs Runner::queryKeyNormArgs(const OpSpec& op) const {
+  const ModelSpec& spec = model_->spec();
+  return {tensor(op.x),
+          model_->vector(op.weights[0]),
+          model_->vector(op.weights[1]),
+          rowsOf(op.x),
+          widthOf(op.x),
+          static_cast<int64_t>(spec.heads) * spec.headSize,
+          static_cast<int64_t>(spec.kvHeads) * spec.headSize,
+          op.meanWidth,
+          op.eps};
+}
+
+void Runner::copyIn(const OpSpec& op, const Lane& lane) const {
+  const int64_t width = widthOf(op.out);
+  int64_t begin, end;
+  lane.share(rowsOf(op.out), &begin, &end);
+  if (end > begin) {
+    std::memcpy(tensor(op.out) + begin * width, inputs.inputRows + begin * width, static_cast<size_t>((end - begin) * width) * 4);
+  }
+}
+
+// Targets are ascending: no two rows meet.
+void Runner::scatter(const OpSpec& op, const Lane& lane) const {
+  const int64_t width = widthOf(op.x);
+  int64_t begin, end;
+  lane.share(rowsOf(op.x), &begin, &end);
+  for (int64_t r = begin; r < end; ++r) {
+    const float* from = tensor(op.x) + r * width;
+    float* to = tensor(op.out) + inputs.inputTargets[static_cast<size_t>(r)] * width;
+    if (!op.add) {
+      std::memcpy(to, from, static_cast<size_t>(width) * 4);
+      continue;
+    }
+    for (int64_t i = 0; i < width; ++i) to[i] += from[i];
   }
 }
 
@@ -200,11 +263,15 @@ void Runner::embed(const OpSpec& op, const Lane& lane) const {
 }
 
 void Runner::gather(const OpSpec& op, const Lane& lane) const {
-  const int64_t width = model_->spec().tensors[static_cast<size_t>(op.x)].width;
+  const int64_t width = widthOf(op.x);
+  const int64_t count = static_cast<int64_t>(op.offsets.size());
   int64_t begin, end;
   lane.share(step_.logitRows, &begin, &end);
   for (int64_t l = begin; l < end; ++l) {
-    std::memcpy(tensor(op.out) + l * width, tensor(op.x) + step_.logitRowIds[l] * width, static_cast<size_t>(width) * 4);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = step_.logitRowIds[l] + op.offsets[static_cast<size_t>(i)];
+      std::memcpy(tensor(op.out) + (l * count + i) * width, tensor(op.x) + row * width, static_cast<size_t>(width) * 4);
+    }
   }
 }
 

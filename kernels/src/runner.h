@@ -10,12 +10,15 @@
 
 namespace nvlm {
 
-// Copies of a step's inputs; the meaning of each is in kernels/step.ts. Validated in TypeScript.
+// Copies of a step's inputs, but for inputRows, which the caller keeps alive; the meaning of each is in kernels/step.ts.
+// Validated in TypeScript.
 struct StepInputs {
   std::vector<int32_t> tokenIds, positions, slotMapping, cuSeqlensQ, seqLens, blockTables, logitRows;
   std::vector<float> temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, biasValues;
   std::vector<int32_t> topK, seenOffsets, seenIds, seenCounts, biasOffsets, biasIds, wantLogprobs;
   std::vector<uint32_t> seed, position, allowedMask;
+  std::vector<int32_t> inputTargets;
+  const float* inputRows = nullptr;
   int maxBlocks = 0;
 };
 
@@ -50,14 +53,19 @@ class Runner {
   const float* normForOneself(const OpSpec& op, const Lane& lane) const;
   void embed(const OpSpec& op, const Lane& lane) const;
   void gather(const OpSpec& op, const Lane& lane) const;
+  void copyIn(const OpSpec& op, const Lane& lane) const;
+  void scatter(const OpSpec& op, const Lane& lane) const;
   void drawTokens(const OpSpec& op, const Lane& lane);
   void copyOut();
   void poisonMemory(const Lane& lane);
   // What runOps needs to know of the ops to spare barriers and memory's idle time where a step has few rows.
   void planFewRows(int threads);
   RmsNormArgs normArgs(const OpSpec& op, float* out) const;
+  LayerNormArgs layerNormArgs(const OpSpec& op) const;
+  QueryKeyNormArgs queryKeyNormArgs(const OpSpec& op) const;
   AttentionArgs attentionArgs(const OpSpec& op) const;
   int64_t rowsOf(int tensor) const;
+  int64_t widthOf(int tensor) const { return model_->spec().tensors[static_cast<size_t>(tensor)].width; }
   float* tensor(int id) const { return tensors_[static_cast<size_t>(id)]; }
 
   std::shared_ptr<const Model> model_;

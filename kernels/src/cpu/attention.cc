@@ -37,9 +37,9 @@ struct Plan {
       for (int kvHead = 0; kvHead < args.cache.kvHeads; ++kvHead) {
         for (int row = 0; row < rows; row += kTileRows) {
           Tile tile{s, kvHead, row, rows - row < kTileRows ? rows - row : kTileRows, queryBegin, queryCount,
-                    step.seqLens[s], 0};
+                    step.seqLens[s], 0, args.causal};
           const int lastQuery = (tile.rowBegin + tile.rows - 1) / group;
-          tile.keys = tile.keyCount - queryCount + lastQuery + 1;
+          tile.keys = tile.visibleKeys(lastQuery);
           visit(tile, before);
           before += cost(tile, partitions(tile));
         }
@@ -170,12 +170,8 @@ void attention(const AttentionArgs& args, const Lane& lane) {
   const int64_t rangeBegin = plan.boundary(lane.index, lane.count);
   const int64_t rangeEnd = plan.boundary(lane.index + 1, lane.count);
 
-  // The first row that sees a key of partition p: rows before it have nothing to merge from there on.
-  const auto firstRow = [&](const Tile& tile, int p) {
-    const int64_t query = static_cast<int64_t>(p) * args.partition - (tile.keyCount - tile.queryCount);
-    const int64_t row = query * group - tile.rowBegin;
-    return row > 0 ? static_cast<int>(row) : 0;
-  };
+  // Rows before the first that sees a key of partition p have nothing to merge from there on.
+  const auto firstRow = [&](const Tile& tile, int p) { return tile.firstRow(p * args.partition, group); };
 
   Tile begunTile{};
   int64_t begunBefore = -1;

@@ -20,6 +20,15 @@ struct Tile {
   int queryBegin, queryCount;  // first token row of the sequence in the step, and how many
   int keyCount;                // keys of the sequence
   int keys;                    // keys the last row of the tile sees
+  bool causal;
+
+  int visibleKeys(int query) const { return causal ? keyCount - queryCount + query + 1 : keyCount; }
+  // The first row that sees key `key`; the rows before it end earlier.
+  int firstRow(int key, int group) const {
+    if (!causal) return 0;
+    const int64_t row = static_cast<int64_t>(key - (keyCount - queryCount)) * group - rowBegin;
+    return row > 0 ? static_cast<int>(row) : 0;
+  }
 };
 
 // Running softmax of every row: out is not yet divided by sum; peak is in units of log2.

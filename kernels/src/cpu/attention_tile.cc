@@ -225,9 +225,7 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
       block.values[lastGroup] = scratch.tail;
     }
 
-    // The first row that sees a key of this block; the rows before it end earlier.
-    const int firstQuery = begin - (tile.keyCount - tile.queryCount);
-    const int firstRow = firstQuery * group > tile.rowBegin ? firstQuery * group - tile.rowBegin : 0;
+    const int firstRow = tile.firstRow(begin, group);
     cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
       scoreRegisters<kBf16, kRows, kColumns>(
           scratch.queries + row * queryStride, queryStride, block.keys + column,
@@ -252,7 +250,7 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
   const F32x16 factor = splat(scale * 1.44269504088896341f);
   for (int r = 0; r < tile.rows; ++r) {
     const int query = (tile.rowBegin + r) / group, head = (tile.rowBegin + r) % group;
-    scratch.limits[r] = tile.keyCount - tile.queryCount + query + 1;
+    scratch.limits[r] = tile.visibleKeys(query);
     const float* from = queries + query * tokenStride + static_cast<int64_t>(head) * headSize;
     for (int d = 0; d < headSize; d += kLanes) {
       const int n = headSize - d < kLanes ? headSize - d : kLanes;

@@ -7,6 +7,8 @@
 namespace nvlm::NVLM_PATH {
 
 void rmsNorm(const RmsNormArgs&, const Lane&);                // norm.cc
+void layerNorm(const LayerNormArgs&, const Lane&);            // norm.cc
+void queryKeyNorm(const QueryKeyNormArgs&, const Lane&);      // norm.cc
 void linear(const LinearArgs&, const Lane&);                  // linear.cc
 void ropeAndCache(const RopeAndCacheArgs&, const Lane&);      // rope.cc
 void attention(const AttentionArgs&, const Lane&);            // attention.cc

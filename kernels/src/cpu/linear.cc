@@ -1,4 +1,4 @@
-// out = epilogue(x W^T + bias) (+ residual): prepares the activations, then divides the pairs of channels among the threads.
+// out = epilogue(x W^T + bias) (* scale) (+ residual): prepares the activations, then divides the pairs of channels among the threads.
 #include "linear.h"
 
 #include "kernels.h"
@@ -207,11 +207,13 @@ void linear(const LinearArgs& args, const Lane& lane) {
     const int64_t column = segment.outOffset + pair * width;
     const int64_t left = segment.outputs - pair * width;
     const PairOutput output{segment.bias ? segment.bias + pair * kPairChannels : nullptr,
+                            segment.scale ? segment.scale + pair * kPairChannels : nullptr,
                             args.residual ? args.residual + column : nullptr,
                             args.out + column,
                             weight.n,
                             static_cast<int>(left < width ? left : width),
-                            weight.siluMul};
+                            weight.siluMul,
+                            weight.gelu};
     switch (segment.kind) {
       case PackedKind::kF32:
         floatPair(segment, panel, args.x, weight.k, args.rows, output);

@@ -43,6 +43,7 @@ struct PackedSegment {
   int64_t records;     // per pair
   uint8_t* data;       // pairs * records * recordBytes
   const float* bias;   // (pairs * 32) in the order of the channels of the pairs, or null
+  const float* scale;  // like bias: a factor on each column of out, or null
 };
 
 // An op's activations are prepared once per row, in one of these layouts:
@@ -54,6 +55,7 @@ struct PackedLinear {
   int64_t n;  // columns of out
   int64_t k;
   bool siluMul;
+  bool gelu;
   bool integer;                // some segment is kU8 or kU4
   bool bfloat16;               // some segment is kBf16
   int segmentCount;

@@ -68,7 +68,7 @@ void ropeAndCache(const RopeAndCacheArgs& args, const Lane& lane) {
     const int head = static_cast<int>(unit % headsPerToken);
     float* x = args.qkv + unit * headSize;
     const bool isValue = head >= args.heads + cache.kvHeads;
-    if (!isValue) rotate(x, args.cosSin + static_cast<int64_t>(step.positions[token]) * headSize, half);
+    if (!isValue && args.cosSin) rotate(x, args.cosSin + static_cast<int64_t>(step.positions[token]) * headSize, half);
 
     const int slot = step.slotMapping[token];
     if (head < args.heads || slot < 0) continue;

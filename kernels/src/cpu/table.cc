@@ -10,6 +10,8 @@ extern const KernelTable kTable;
 const KernelTable kTable = {
     .name = NVLM_STRING(NVLM_PATH),
     .rmsNorm = rmsNorm,
+    .layerNorm = layerNorm,
+    .queryKeyNorm = queryKeyNorm,
     .linear = linear,
     .ropeAndCache = ropeAndCache,
     .attention = attention,
