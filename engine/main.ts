@@ -102,6 +102,7 @@ const server = createServer({
   engine,
   tokenizer: model.tokenizer,
   chatTemplate: model.chatTemplate,
+  images: model.images,
   model: {
     name: options.servedModelName ?? model.name,
     aliases: [options.model],

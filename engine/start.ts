@@ -11,9 +11,11 @@ import { buildProgram } from './model/registry.ts';
 import { createEngine } from './scheduler/engine.ts';
 import type { BatchMode } from './scheduler/modes/table.ts';
 import type { GenerationEngine } from './scheduler/request.ts';
+import { loadVision } from './start-vision.ts';
 import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
 import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
+import type { ImageReader } from './vision/image-reader.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
 import { openCheckpoint } from './weights/open.ts';
 import { resolveModel } from './weights/resolve.ts';
@@ -61,6 +63,8 @@ export interface LoadedModel {
   readonly name: string;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
+  /** Undefined for a model that reads text only. */
+  readonly images: ImageReader | undefined;
   readonly parameterCount: number;
   readonly maxModelLength: number;
   readonly blockSize: number;
@@ -136,6 +140,10 @@ export async function loadModel(
     onProgress: (fraction) => report(fraction, 'repack weights'),
   });
   const threads = options.threads ?? availableParallelism();
+  const vision = await loadVision(checkpoint, tokenizer, backend, {
+    dtype: options.dtype,
+    threads,
+  });
   const runners: Runner[] = [];
   const runner = (count: number) => {
     const created = loaded.createRunner({ threads: count });
@@ -155,6 +163,7 @@ export async function loadModel(
     ),
     tokenizer,
     chatTemplate: createChatTemplate(checkpoint),
+    images: vision?.images,
     parameterCount: described.parameterCount,
     maxModelLength,
     blockSize,
@@ -184,6 +193,7 @@ export async function loadModel(
     },
     close: async () => {
       await Promise.all(runners.map((created) => created.close()));
+      await vision?.close();
       await loaded.close();
     },
   };

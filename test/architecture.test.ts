@@ -21,7 +21,13 @@ const mayImport: Record<string, readonly string[]> = {
   'engine/model': ['kernels', 'engine/protocol', 'type engine/weights'],
   'engine/cache': [],
   'engine/scheduler': ['engine/cache', 'engine/protocol', 'type engine/model'],
-  'engine/server': ['engine/protocol', 'engine/tokenizer', 'engine/scheduler'],
+  'engine/vision': ['engine/model', 'engine/protocol'],
+  'engine/server': [
+    'engine/protocol',
+    'engine/tokenizer',
+    'engine/scheduler',
+    'type engine/vision',
+  ],
   web: ['type engine/protocol'],
 };
 const importLine = /^(?:import|export) (type )?[^;]*?from '([#.][^']+)'/gm;

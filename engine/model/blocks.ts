@@ -75,16 +75,30 @@ export function refuseSlidingWindow(config: ConfigReader, defaultUse: boolean): 
   config.unsupported('sliding_window', 'full attention (use_sliding_window: false)');
 }
 
+/** What a program needs of a model's sizes. */
+export type ProgramShape = Pick<
+  DecoderShape,
+  'heads' | 'layers' | 'kvHeads' | 'headSize' | 'vocabularyRows'
+>;
+
 /** Collects weights, activation tensors and ops while a model file names them in the order of the paper. */
 export interface Recorder {
   /** Takes a checkpoint tensor; missing and mis-shaped ones are reported together by `finish`. */
   weight(name: string, shape: readonly number[]): WeightId;
+  /** Like `weight`, for a tensor that is not recorded as it is; undefined when missing or mis-shaped. */
+  source(name: string, shape: readonly number[]): WeightSource | undefined;
+  /** Shape of a checkpoint tensor, undefined when there is none: what it tells is not in the config. */
+  shapeOf(name: string): readonly number[] | undefined;
+  /** Records a weight made from `source`s; a placeholder when there was nothing to make it from. */
+  derived(weight: WeightSource | undefined): WeightId;
+  /** Whether rows of the residual stream come from outside, in place of the embeddings of their tokens. */
+  readonly takesInputRows: boolean;
   tensor(name: string, rows: TensorSpec['rows'], width: number): TensorId;
   push(op: Op): void;
   /** The recorded program. Throws MODEL_TENSORS_MISMATCH with every missing, unexpected and mis-shaped tensor. */
   finish(fields: {
     readonly name: string;
-    readonly shape: DecoderShape;
+    readonly shape: ProgramShape;
     readonly validTokenCount: number;
     /** Tensors that may be there and are not used. */
     readonly ignored: (name: string) => boolean;
@@ -96,31 +110,46 @@ export function createRecorder(
   tensors: ReadonlyMap<string, WeightSource>,
   prefix: string,
   where: string,
+  takesInputRows = false,
 ): Recorder {
   const weights: WeightSource[] = [];
+  const used = new Set<string>();
   const weightIds = new Map<string, WeightId>();
   const specs: TensorSpec[] = [];
   const ops: Op[] = [];
   const missing: string[] = [];
   const misshaped: string[] = [];
+  const take = (name: string, shape: readonly number[]): WeightSource | undefined => {
+    const fullName = prefix + name;
+    used.add(fullName);
+    const source = tensors.get(fullName);
+    if (source === undefined) {
+      missing.push(`${fullName} [${shape.join(', ')}]`);
+      return undefined;
+    }
+    if (sameShape(source.shape, shape)) return source;
+    misshaped.push(`${fullName} [${source.shape.join(', ')}], expected [${shape.join(', ')}]`);
+    return undefined;
+  };
+  // The place of what is missing or mis-shaped: `finish` throws before anyone reads it.
+  const placeholder: WeightSource = {
+    name: '',
+    type: 'f32',
+    shape: [],
+    bytes: { data: new Uint8Array() },
+  };
+  const derived = (source: WeightSource | undefined): WeightId =>
+    weights.push(source ?? placeholder) - 1;
   return {
+    takesInputRows,
+    source: take,
+    derived,
+    shapeOf: (name) => tensors.get(prefix + name)?.shape,
     weight(name, shape) {
-      const fullName = prefix + name;
-      const known = weightIds.get(fullName);
+      const known = weightIds.get(name);
       if (known !== undefined) return known;
-      const source = tensors.get(fullName);
-      const id = weightIds.size;
-      weightIds.set(fullName, id);
-      if (source === undefined) {
-        missing.push(`${fullName} [${shape.join(', ')}]`);
-      } else {
-        weights.push(source);
-        if (!sameShape(source.shape, shape)) {
-          misshaped.push(
-            `${fullName} [${source.shape.join(', ')}], expected [${shape.join(', ')}]`,
-          );
-        }
-      }
+      const id = derived(take(name, shape));
+      weightIds.set(name, id);
       return id;
     },
     tensor(name, rows, width) {
@@ -130,7 +159,7 @@ export function createRecorder(
     push: (op) => void ops.push(op),
     finish({ name, shape, validTokenCount, ignored }) {
       const unexpected = [...tensors]
-        .filter(([full]) => full.startsWith(prefix) && !weightIds.has(full))
+        .filter(([full]) => full.startsWith(prefix) && !used.has(full))
         .filter(([full]) => !ignored(full.slice(prefix.length)))
         .map(([full, tensor]) => `${full} [${tensor.shape.join(', ')}]`);
       refuseMismatch(where, { missing, unexpected, misshaped });
@@ -289,6 +318,11 @@ export function recordEmbedding(recorder: Recorder, shape: DecoderShape): Decode
     weight: recorder.weight('model.embed_tokens.weight', [shape.vocabularyRows, H]),
     out: buffers.hidden,
   });
+  if (recorder.takesInputRows) {
+    const rows = recorder.tensor('imageEmbeddings', 'inputRows', H);
+    recorder.push({ op: 'input', out: rows });
+    recorder.push({ op: 'scatterRows', x: rows, add: false, out: buffers.hidden });
+  }
   return buffers;
 }
 

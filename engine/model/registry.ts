@@ -4,8 +4,16 @@ import type { Program } from '#kernels/program.ts';
 import { createRecorder, type DecoderShape, type Recorder } from './blocks.ts';
 import { type ConfigReader, createConfigReader } from './config.ts';
 import { ModelError } from './errors.ts';
+import { INTERN_VL } from './intern-vl.ts';
 import { recordLlama } from './llama.ts';
+import { NVLM_D } from './nvlm-d.ts';
 import { recordQwen2 } from './qwen2.ts';
+import {
+  LANGUAGE_MODEL_PREFIX,
+  recordVision,
+  type VisionFamily,
+  type VisionModel,
+} from './vision.ts';
 
 export interface RecordedModel {
   readonly program: Program;
@@ -24,16 +32,20 @@ const MODELS: ReadonlyMap<string, RecordModel> = new Map([
   ['qwen2', recordQwen2],
 ]);
 
-/** Vision-language checkpoints that hold one of the models above under a prefix. */
-const COMPOSITE_TYPES: ReadonlySet<string> = new Set(['NVLM_D']);
-const LANGUAGE_MODEL_PREFIX = 'language_model.';
+/** `model_type` of a vision-language checkpoint, which holds one of the models above under a prefix -> its vision half. */
+const VISION_FAMILIES: ReadonlyMap<string, VisionFamily> = new Map(
+  [NVLM_D, INTERN_VL].map((family) => [family.name, family]),
+);
 
 export interface BuildOptions {
   /** Ids the tokenizer can decode: 0 .. validTokenCount - 1. */
   readonly validTokenCount: number;
   /** Longest sequence wanted, in tokens; default: all the model has positions for. */
   readonly maxModelLength?: number;
-  /** 'language_model': the text model inside a vision-language checkpoint, tensors and config alike. */
+  /**
+   * 'language_model': the text model inside a vision-language checkpoint, as if it were alone. Of a whole one, the program is that
+   * model too, but takes image embeddings as input rows; `buildVision` records what makes them.
+   */
   readonly part?: 'whole' | 'language_model';
 }
 
@@ -41,6 +53,8 @@ export interface ModelDescription {
   readonly program: Program;
   /** `model_type` of what was recorded. */
   readonly modelType: string;
+  /** Whether rows may come from images: `StepInputs.inputRows`. */
+  readonly takesImages: boolean;
   /** Longest sequence: `maxModelLength`, or what the config gives with its rotary scaling. */
   readonly maxPositions: number;
   readonly shape: DecoderShape;
@@ -54,19 +68,20 @@ export interface ModelDescription {
  * longer than the positions.
  */
 export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): ModelDescription {
-  const isPart = options.part === 'language_model';
-  const { config, modelType } = isPart
-    ? readLanguageConfig(checkpoint)
-    : readWholeConfig(checkpoint);
+  const whole = readWholeConfig(checkpoint);
+  const takesImages = options.part !== 'language_model' && VISION_FAMILIES.has(whole.modelType);
+  const isInner = takesImages || options.part === 'language_model';
+  const { config, modelType } = isInner ? readLanguageConfig(checkpoint) : whole;
   const record = MODELS.get(modelType);
   if (record === undefined) return refuseArchitecture(checkpoint, modelType);
-  const prefix = isPart ? LANGUAGE_MODEL_PREFIX : '';
-  const recorder = createRecorder(checkpoint.tensors, prefix, checkpoint.path);
+  const prefix = isInner ? LANGUAGE_MODEL_PREFIX : '';
+  const recorder = createRecorder(checkpoint.tensors, prefix, checkpoint.path, takesImages);
   const { program, shape } = record(config, recorder, options.validTokenCount);
   checkVocabulary(checkpoint, options.validTokenCount, shape.vocabularyRows);
   return {
     program,
     modelType,
+    takesImages,
     maxPositions: checkLength(checkpoint, options.maxModelLength, shape.rope.maxPositions),
     shape,
     parameterCount: program.weights.reduce(
@@ -74,6 +89,19 @@ export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): Mod
       0,
     ),
   };
+}
+
+/**
+ * Records encoder and projector of a vision-language checkpoint; undefined for a text model. Reads the position embeddings, and
+ * the dummy heads to see whether they are zero. Throws ModelError as `buildProgram` does; tensors that belong to neither
+ * half of the model are reported here.
+ */
+export function buildVision(checkpoint: Checkpoint): VisionModel | undefined {
+  const { config, modelType } = readWholeConfig(checkpoint);
+  const family = VISION_FAMILIES.get(modelType);
+  if (family === undefined) return undefined;
+  const recorder = createRecorder(checkpoint.tensors, '', checkpoint.path);
+  return recordVision(config, readLanguageConfig(checkpoint).config, recorder, family);
 }
 
 function readWholeConfig(checkpoint: Checkpoint): { config: ConfigReader; modelType: string } {
@@ -92,13 +120,10 @@ function readLanguageConfig(checkpoint: Checkpoint): { config: ConfigReader; mod
 }
 
 function refuseArchitecture(checkpoint: Checkpoint, modelType: string): never {
-  const supported = [...MODELS.keys()].join(', ');
-  const advice = COMPOSITE_TYPES.has(modelType)
-    ? 'vision-language checkpoints are not served by this version; serve a text model'
-    : `supported: ${supported}`;
   throw new ModelError(
     'MODEL_ARCHITECTURE_UNSUPPORTED',
-    `${checkpoint.path}: model_type '${modelType}' is not supported; ${advice}`,
+    `${checkpoint.path}: model_type '${modelType}' is not supported; supported: ` +
+      `${[...MODELS.keys()].join(', ')}, alone or inside ${[...VISION_FAMILIES.keys()].join(', ')}`,
   );
 }
 

@@ -14,7 +14,7 @@ import {
   unsupported,
   unsupportedError,
 } from './fields.ts';
-import { roleOf, type TextMessage, textOfContent } from './messages.ts';
+import { readContent, roleOf, type TextMessage } from './messages.ts';
 import {
   bookkeepingFields,
   MAXIMUM_TOP_LOGPROBS,
@@ -41,7 +41,7 @@ function inputMessage(item: unknown, path: string): TextMessage {
   }
   return {
     role: roleOf(item.role, `${path}.role`),
-    content: textOfContent(item.content, `${path}.content`),
+    ...readContent(item.content, `${path}.content`),
   };
 }
 
@@ -106,7 +106,7 @@ export const responsesFields = {
   context_management: unsupported('the context is not compacted'),
   moderation: unsupported('the engine does not moderate'),
   access_programs: harmless,
-  image: unsupported('the served model reads text only'),
+  image: unsupported('pictures are content parts of type input_image'),
 } as const satisfies Record<string, Field<unknown>>;
 
 export type ResponsesRequest = Parsed<typeof responsesFields>;

@@ -2,6 +2,7 @@
 import { BlockKeyChain } from '#engine/cache/block-key.ts';
 import { BlockPool } from '#engine/cache/block-pool.ts';
 import { PrefixCache } from '#engine/cache/prefix-cache.ts';
+import { imageKey } from './prompt-images.ts';
 import type { Sequence } from './sequence.ts';
 
 export class BlockManager {
@@ -103,7 +104,10 @@ export class BlockManager {
     if (keys.length >= count) return;
     let parent = keys.at(-1) ?? this.#keys.root(sequence.request.cacheSalt);
     while (keys.length < count) {
-      parent = this.#keys.block(parent, sequence.tokens, keys.length * this.blockSize);
+      const start = keys.length * this.blockSize;
+      const images = imageKey(sequence.request, start, start + this.blockSize);
+      if (images !== undefined) parent = this.#keys.withExtra(parent, images);
+      parent = this.#keys.block(parent, sequence.tokens, start);
       keys.push(parent);
     }
   }

@@ -22,9 +22,21 @@ export interface SamplingParameters {
   readonly logprobs: number;
 }
 
+/** A picture of a prompt: embeddings that take the place of those of its context tokens. */
+export interface PromptImage {
+  /** Names its pixels and how they were cut into tiles; what the prefix cache knows it by. */
+  readonly digest: string;
+  /** Indices of its context tokens in the prompt, ascending. */
+  readonly positions: Int32Array;
+  /** (positions.length, hidden size); not changed while the request lives. */
+  readonly embeddings: Float32Array;
+}
+
 export interface GenerationRequest {
   readonly id: string;
   readonly promptIds: Int32Array;
+  /** In the order of the prompt; only for models that take them. */
+  readonly images?: readonly PromptImage[];
   /** 0 computes the prompt only (warm-up of the prefix cache). */
   readonly maxTokens: number;
   /** End-of-sequence and stop ids are banned until this many tokens are out. */

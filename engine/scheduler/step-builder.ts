@@ -2,6 +2,7 @@
 import type { StepInputs } from '#engine/model/forward.ts';
 import { withCapacity } from './growable.ts';
 import { type Plan, type PlanEntry, PROMPT_ROWS_PER_STEP } from './plan.ts';
+import { imageRows } from './prompt-images.ts';
 import type { Sequence } from './sequence.ts';
 
 /** Added to the one id that a prompt row must "draw": larger than any logit, and finite so that sums stay numbers. */
@@ -96,6 +97,7 @@ export class StepBuilder {
       blockTables: this.#blockTables.subarray(0, sequences * width),
       maxBlocksPerSequence: width,
       logitRows: this.#logitRows.subarray(0, rows),
+      ...imageRows(plan),
       sampling: {
         temperature: this.#temperature.subarray(0, rows),
         topK: this.#topK.subarray(0, rows),

@@ -6,6 +6,7 @@ import type { Registry } from 'prom-client';
 import { NvlmError } from '#engine/protocol/errors.ts';
 import type { GenerationEngine } from '#engine/scheduler/request.ts';
 import type { ChatTemplate, Tokenizer } from '#engine/tokenizer/tokenizer.ts';
+import type { ImageReader } from '#engine/vision/image-reader.ts';
 import { isOriginAllowed, keyChecker } from './auth.ts';
 import { registerChatCompletions } from './chat-completions.ts';
 import { registerCompletions } from './completions.ts';
@@ -26,6 +27,8 @@ export interface ServerParts {
   readonly engine: GenerationEngine;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
+  /** Absent when the model reads text only. */
+  readonly images?: ImageReader | undefined;
   readonly model: ServedModel;
   readonly options: ServerOptions;
   /** Silent when absent. */
@@ -60,6 +63,7 @@ export function createServer(parts: ServerParts): RunningServer {
     engine,
     tokenizer: parts.tokenizer,
     chatTemplate: parts.chatTemplate,
+    ...(parts.images && { images: parts.images }),
     model,
     options,
     logger,

@@ -12,6 +12,13 @@ import {
 } from './completion-streams.ts';
 import type { ServerContext } from './context.ts';
 import { generationRequest } from './generation-request.ts';
+import {
+  embedImages,
+  type PlacedImage,
+  placeImages,
+  readImages,
+  withImages,
+} from './image-prompt.ts';
 import { logprobItems, promptLogprobsField, tokenNamer } from './logprobs.ts';
 import { checkLength, checkModel, encode, renderMessages, truncate } from './prompt.ts';
 import { newId } from './response-run.ts';
@@ -23,24 +30,26 @@ export function registerChatCompletions(app: FastifyInstance, context: ServerCon
     checkModel(context, body.model);
     checkPromptLogprobs(body);
     const isStream = body.stream ?? false;
-    const promptIds = promptOf(context, body);
+    const abort = abortOnClose(reply);
+    const { ids: promptIds, placed } = await promptOf(context, body);
     const wanted = body.max_completion_tokens ?? body.max_tokens;
     const maxTokens = checkLength(context, promptIds, wanted, 'messages');
     if (body.top_logprobs !== undefined && body.logprobs !== true) {
       throw invalid('top_logprobs', 'logprobs to be true beside it', body.top_logprobs);
     }
+    const images = await embedImages(placed);
     const id = newId('chatcmpl');
     const requests = Array.from({ length: body.n ?? 1 }, (_, index) =>
       generationRequest(context, body, {
         id: `${id}-${index}`,
         promptIds,
+        images,
         maxTokens,
         logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : -1,
         promptLogprobs: body.prompt_logprobs ?? -1,
         index,
       }),
     );
-    const abort = abortOnClose(reply);
     const identity = { requestId: request.id, route: '/v1/chat/completions', stream: isStream };
     const streams = submitAll(context, requests, body, identity, abort);
     const name = tokenNamer(context.tokenizer, body.return_tokens_as_token_ids);
@@ -117,19 +126,24 @@ export function registerChatCompletions(app: FastifyInstance, context: ServerCon
   });
 }
 
-function promptOf(context: ServerContext, body: ChatRequest): readonly number[] {
+async function promptOf(
+  context: ServerContext,
+  body: ChatRequest,
+): Promise<{ readonly ids: readonly number[]; readonly placed: readonly PlacedImage[] }> {
   const messages = body.messages ?? [];
   if (messages.length === 0) throw invalid('messages', 'at least one message', body.messages);
   const continueFinalMessage = body.continue_final_message ?? false;
-  const text = renderMessages(context, messages, {
+  const images = await readImages(context, messages);
+  const rendered = renderMessages(context, messages, {
     addGenerationPrompt: body.add_generation_prompt ?? !continueFinalMessage,
     continueFinalMessage,
   });
-  const ids = encode(context, text, 'messages', {
+  const ids = encode(context, withImages(rendered, images), 'messages', {
     addSpecialTokens: body.add_special_tokens ?? false,
     truncated: body.truncate_prompt_tokens !== undefined,
   });
-  return truncate(context, ids, body.truncate_prompt_tokens);
+  const kept = truncate(context, ids, body.truncate_prompt_tokens);
+  return { ids: kept, placed: placeImages(context, rendered, kept, images, 'messages') };
 }
 
 /** With `echo` an answer that continues the last assistant message begins with it, as in vLLM. */

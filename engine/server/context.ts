@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import type { GenerationEngine } from '#engine/scheduler/request.ts';
 import type { ChatTemplate, Tokenizer } from '#engine/tokenizer/tokenizer.ts';
+import type { ImageReader } from '#engine/vision/image-reader.ts';
 import type { ServerMetrics } from './metrics.ts';
 import type { ServerOptions } from './options.ts';
 import type { ResponseStore } from './response-store.ts';
@@ -31,6 +32,8 @@ export interface ServerContext {
   readonly engine: GenerationEngine;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: ChatTemplate;
+  /** Absent when the model reads text only. */
+  readonly images?: ImageReader;
   readonly model: ServedModel;
   readonly options: ServerOptions;
   readonly logger: Logger;

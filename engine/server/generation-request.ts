@@ -2,12 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import { invalid } from '#engine/protocol/fields.ts';
 import type { SamplingFields } from '#engine/protocol/sampling-fields.ts';
-import type { GenerationRequest } from '#engine/scheduler/request.ts';
+import type { GenerationRequest, PromptImage } from '#engine/scheduler/request.ts';
 import type { ServerContext } from './context.ts';
 
 export interface GenerationWishes {
   readonly id: string;
   readonly promptIds: readonly number[];
+  readonly images?: readonly PromptImage[];
   readonly maxTokens: number;
   /** -1: none; n: the drawn token's and the n best. */
   readonly logprobs: number;
@@ -36,6 +37,7 @@ export function generationRequest(
   return {
     id: wishes.id,
     promptIds: Int32Array.from(wishes.promptIds),
+    ...(wishes.images && wishes.images.length > 0 && { images: wishes.images }),
     maxTokens: wishes.maxTokens,
     minTokens,
     eosTokenIds: fields.ignore_eos === true ? [] : eosTokenIds,

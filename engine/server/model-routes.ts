@@ -12,6 +12,7 @@ import {
 } from '#engine/protocol/fields.ts';
 import { parseChatMessages } from '#engine/protocol/messages.ts';
 import type { ServerContext } from './context.ts';
+import { readImages, withImages } from './image-prompt.ts';
 import { checkModel, encode, renderMessages } from './prompt.ts';
 
 const tokenizeFields = {
@@ -55,6 +56,7 @@ export function registerModelRoutes(app: FastifyInstance, context: ServerContext
     if (isChat === (body.prompt !== undefined)) {
       throw invalid('prompt', 'either prompt or messages', isChat ? 'both' : 'neither');
     }
+    const images = await readImages(context, body.messages ?? []);
     const text = isChat
       ? renderMessages(context, body.messages ?? [], {
           addGenerationPrompt:
@@ -62,7 +64,7 @@ export function registerModelRoutes(app: FastifyInstance, context: ServerContext
           continueFinalMessage: body.continue_final_message ?? false,
         })
       : (body.prompt ?? '');
-    const tokens = encode(context, text, isChat ? 'messages' : 'prompt', {
+    const tokens = encode(context, withImages(text, images), isChat ? 'messages' : 'prompt', {
       addSpecialTokens: body.add_special_tokens ?? !isChat,
       truncated: false,
     });

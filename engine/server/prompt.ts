@@ -108,5 +108,9 @@ export function renderMessages(
   if (options.continueFinalMessage && messages.at(-1)?.role !== 'assistant') {
     throw invalid('messages', 'an assistant message at the end to continue', messages.at(-1)?.role);
   }
-  return context.chatTemplate.render(messages, options);
+  // Templates may look for fields that a plain message does not have.
+  const plain = messages.map(({ role, content, name }) =>
+    name === undefined ? { role, content } : { role, content, name },
+  );
+  return context.chatTemplate.render(plain, options);
 }

@@ -3,7 +3,9 @@ import { NvlmError } from '#engine/protocol/errors.ts';
 import { invalid } from '#engine/protocol/fields.ts';
 import type { TextMessage } from '#engine/protocol/messages.ts';
 import type { ResponsesRequest } from '#engine/protocol/responses-request.ts';
+import type { PromptImage } from '#engine/scheduler/request.ts';
 import type { ServerContext } from './context.ts';
+import { embedImages, placeImages, readImages, withImages } from './image-prompt.ts';
 import { checkLength, encode, renderMessages, truncate } from './prompt.ts';
 
 /** What a finished response leaves for the next one. */
@@ -21,6 +23,7 @@ export interface ResponsePrompt {
   readonly messages: readonly TextMessage[];
   readonly text: string;
   readonly ids: readonly number[];
+  readonly images: readonly PromptImage[];
   readonly maxTokens: number;
 }
 
@@ -28,12 +31,12 @@ export interface ResponsePrompt {
  * Renders the whole conversation. When the text begins with what the previous response already saw and said, its ids are
  * reused and only the rest is tokenised, so that the cached prefix matches whatever ids the model drew.
  */
-export function responsePrompt(
+export async function responsePrompt(
   context: ServerContext,
   request: ResponsesRequest,
   previous: Conversation | undefined,
   generate: boolean,
-): ResponsePrompt {
+): Promise<ResponsePrompt> {
   const inputMessages = request.input ?? [];
   const messages = [...(previous?.messages ?? []), ...inputMessages];
   if (messages.length === 0)
@@ -43,10 +46,12 @@ export function responsePrompt(
     instructions === undefined
       ? messages
       : [{ role: 'system', content: instructions }, ...messages];
-  const text = renderMessages(context, spoken, {
+  const read = await readImages(context, messages);
+  const rendered = renderMessages(context, spoken, {
     addGenerationPrompt: generate,
     continueFinalMessage: false,
   });
+  const text = withImages(rendered, read);
   const truncated = request.truncate_prompt_tokens !== undefined;
   const options = { addSpecialTokens: false, truncated };
   const whole =
@@ -55,7 +60,8 @@ export function responsePrompt(
       : encode(context, text, 'input', options);
   const ids = truncate(context, whole, request.truncate_prompt_tokens);
   const room = checkLength(context, ids, generate ? request.max_output_tokens : undefined, 'input');
-  return { inputMessages, messages, text, ids, maxTokens: generate ? room : 0 };
+  const images = await embedImages(placeImages(context, rendered, ids, read, 'input'));
+  return { inputMessages, messages, text, ids, images, maxTokens: generate ? room : 0 };
 }
 
 /** Throws 'response_not_found'. */

@@ -76,6 +76,7 @@ export class ResponseRun {
     const wishes = {
       id: this.id,
       promptIds: prompt.ids,
+      images: prompt.images,
       maxTokens: prompt.maxTokens,
       logprobs: wantsLogprobs ? (request.top_logprobs ?? 0) : -1,
       promptLogprobs: -1,
@@ -126,7 +127,10 @@ export class ResponseRun {
   /** About what the response holds in memory. */
   get byteSize(): number {
     const ids = this.prompt.ids.length + this.#tokenIds.length;
-    return this.#eventBytes + 8 * ids + this.prompt.text.length + 3 * this.#text.length + 2048;
+    const pictures = this.prompt.messages.flatMap(({ images = [] }) => images);
+    const pictureBytes = pictures.reduce((sum, { url }) => sum + url.length, 0);
+    const textBytes = this.prompt.text.length + 3 * this.#text.length;
+    return this.#eventBytes + 8 * ids + textBytes + pictureBytes + 2048;
   }
 
   /** No further token is pulled from the engine until the promise settles: its reader is behind. */

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { NvlmError } from '#engine/protocol/errors.ts';
 import { integer, invalid } from '#engine/protocol/fields.ts';
+import { partsOf } from '#engine/protocol/messages.ts';
 import {
   parseResponsesRequest,
   type ResponsesRequest,
@@ -21,12 +22,12 @@ export interface CreateSettings {
   readonly ownResponse?: (id: string) => ResponseRun | undefined;
 }
 
-/** Validates, renders and submits. Throws NvlmError; nothing is kept then. */
-export function createResponse(
+/** Validates, reads pictures, renders and submits. Throws NvlmError; nothing is kept then. */
+export async function createResponse(
   context: ServerContext,
   request: ResponsesRequest,
   settings: CreateSettings,
-): ResponseRun {
+): Promise<ResponseRun> {
   if (context.isClosing()) {
     throw new NvlmError('shutting_down', 'the server is stopping; retry against another replica', {
       retryAfterSeconds: 1,
@@ -41,7 +42,7 @@ export function createResponse(
     );
   }
   const previous = previousConversation(context, request, settings);
-  const prompt = responsePrompt(context, request, previous, settings.generate);
+  const prompt = await responsePrompt(context, request, previous, settings.generate);
   const run = new ResponseRun(context, {
     request,
     prompt,
@@ -78,7 +79,7 @@ export function registerResponses(app: FastifyInstance, context: ServerContext):
   app.post('/v1/responses', async (request, reply) => {
     const body = parseResponsesRequest(request.body);
     const isStream = body.stream ?? false;
-    const run = createResponse(context, body, {
+    const run = await createResponse(context, body, {
       identity: { requestId: request.id, route: '/v1/responses', stream: isStream },
       generate: true,
     });
@@ -161,9 +162,11 @@ function inputItems(run: ResponseRun, query: Readonly<Record<string, string | un
     type: 'message',
     role: message.role,
     status: 'completed',
-    content: [
-      { type: message.role === 'assistant' ? 'output_text' : 'input_text', text: message.content },
-    ],
+    content: partsOf(message).map((part) =>
+      typeof part === 'string'
+        ? { type: message.role === 'assistant' ? 'output_text' : 'input_text', text: part }
+        : { type: 'input_image', image_url: part.url, detail: part.detail, file_id: null },
+    ),
   }));
   if (query.order !== 'asc') items.reverse();
   const after = query.after;

@@ -180,7 +180,7 @@ export class SocketSession {
       await this.#context.turns.take();
       lane.isStarting = false;
       if (this.#isClosing) return;
-      const run = createResponse(this.#context, request, {
+      const run = await createResponse(this.#context, request, {
         identity: {
           requestId: `${this.#requestId}.${++this.#createdCount}`,
           route: 'ws /v1/responses',

@@ -298,14 +298,17 @@ test('a context longer than the positions is refused, a shorter one is taken', (
   }
 });
 
-test('a whole NVLM_D checkpoint is refused by name, its language model alone is recorded', async () => {
+test('a whole NVLM_D checkpoint takes images, its language model alone does not', async () => {
   for (const preset of PRESETS) {
     const { checkpointPath, validIds, vocabularyRows } = readGolden(preset);
     const checkpoint = await openCheckpoint(checkpointPath);
-    refuses('MODEL_ARCHITECTURE_UNSUPPORTED', ["'NVLM_D'", 'vision-language'], () =>
-      build(checkpoint, { validTokenCount: validIds }),
-    );
-    const { program } = build(checkpoint, { validTokenCount: validIds, part: 'language_model' });
+    assert.equal(build(checkpoint, { validTokenCount: validIds }).takesImages, true);
+    const { program, takesImages } = build(checkpoint, {
+      validTokenCount: validIds,
+      part: 'language_model',
+    });
+    assert.equal(takesImages, false);
+    assert.ok(program.ops.every(({ op }) => op !== 'input'));
     assert.equal(program.vocabularyRows, vocabularyRows);
     assert.ok(program.weights.every(({ name }) => name.startsWith('language_model.')));
   }

@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { DEFAULT_IMAGE_LIMITS, decodeImage } from '#engine/vision/decode.ts';
+import { IMAGENET_STATISTICS, normalizeToFloat32 } from '#engine/vision/normalize.ts';
+import { cutTiles } from '#engine/vision/tiles.ts';
+import { chooseGrid, NVLM_TILING } from '#engine/vision/tiling.ts';
+import { FIXTURES } from '../../support/golden.ts';
+import { goldenImages, readImage } from '../../support/golden-images.ts';
+
+const sha256 = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
+const bytesOf = (values: Float32Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
+for (const [name, golden] of Object.entries(goldenImages())) {
+  test(`${name}: pixels, grid, tiles and normalised tiles are those of the reference, bit for bit`, async () => {
+    const image = await readImage(name);
+    assert.equal(sha256(image.data), golden.rgb_sha256, 'pixels');
+    const grid = chooseGrid(image.width, image.height, NVLM_TILING);
+    assert.deepEqual([grid.columns, grid.rows], golden.grid);
+    const tiles = cutTiles(image, grid, NVLM_TILING);
+    assert.equal(tiles.length, golden.tiles);
+    for (const [i, tile] of tiles.entries()) {
+      assert.equal(sha256(tile.data), golden.tile[i]!.u8_sha256, `tile ${i}`);
+      const planes = normalizeToFloat32(tile, IMAGENET_STATISTICS);
+      assert.equal(sha256(bytesOf(planes)), golden.tile[i]!.f32_sha256, `normalised tile ${i}`);
+    }
+  });
+}
+
+test('a JPEG is decoded to within a few levels of the reference decoder', async () => {
+  const reference = await readImage('jpeg');
+  const bytes = readFileSync(join(FIXTURES, 'nvlm-tiny/images/jpeg.jpg'));
+  const decoded = await decodeImage(bytes, DEFAULT_IMAGE_LIMITS);
+  assert.deepEqual([decoded.width, decoded.height], [reference.width, reference.height]);
+  const worst = reference.data.reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - decoded.data[i]!)),
+    0,
+  );
+  assert.ok(worst <= 3, `levels differ by ${worst}`);
+});

@@ -1,0 +1,307 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import OpenAI from 'openai';
+import type { BatchMode } from '#engine/scheduler/modes/table.ts';
+import { createServer, type RunningServer } from '#engine/server/app.ts';
+import { defaultServerOptions } from '#engine/server/options.ts';
+import { type LoadedModel, loadModel } from '#engine/start.ts';
+import { FIXTURES, PRESETS, type Preset } from '../support/golden.ts';
+import { type GoldenImageCase, goldenImages, readGoldenVision } from '../support/golden-images.ts';
+
+const fileOf = (name: string): Buffer =>
+  readFileSync(join(FIXTURES, 'nvlm-tiny', goldenImages()[name]!.file));
+const dataUrl = (file: Buffer): string => `data:image/png;base64,${file.toString('base64')}`;
+
+/** The JPEG is left out: decoders differ by a few levels, and the golden logits are of the reference's pixels. */
+const isExact = ({ images }: GoldenImageCase): boolean => !images.includes('jpeg');
+
+/** The case as a client sends it. */
+function messagesOf({ messages, images }: GoldenImageCase) {
+  let next = 0;
+  return messages.map(({ role, content }) => {
+    const pieces = content.split(/(<image>)/).filter((piece) => piece !== '');
+    const parts = pieces.map((piece) =>
+      piece === '<image>'
+        ? { type: 'image_url', image_url: { url: dataUrl(fileOf(images[next++]!)) } }
+        : { type: 'text', text: piece },
+    );
+    return { role, content: parts.length === 1 && pieces[0] !== '<image>' ? content : parts };
+  });
+}
+
+async function start(model: LoadedModel, mode: BatchMode) {
+  const engine = model.startEngine({ mode, maxSequences: 8, workers: 2 });
+  const server = createServer({
+    engine,
+    tokenizer: model.tokenizer,
+    chatTemplate: model.chatTemplate,
+    images: model.images,
+    model: {
+      name: 'tiny',
+      aliases: [],
+      createdAt: 0,
+      eosTokenIds: [],
+      defaults: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 },
+      version: 'test',
+    },
+    options: { ...defaultServerOptions, host: '127.0.0.1', port: 0 },
+  });
+  const { url } = await server.listen();
+  return { server, url };
+}
+
+const load = (preset: Preset, maxBatchedTokens = 8192): Promise<LoadedModel> =>
+  loadModel({
+    model: join(FIXTURES, 'nvlm-tiny', preset),
+    dtype: 'float32',
+    cacheDirectory: join(tmpdir(), 'nvlm-images-test'),
+    maxSequences: 8,
+    maxBatchedTokens,
+  });
+
+interface Answer {
+  readonly choices: readonly [{ readonly token_ids: readonly number[] }];
+  readonly prompt_token_ids: readonly number[];
+  readonly usage: {
+    readonly prompt_tokens: number;
+    readonly prompt_tokens_details?: { readonly cached_tokens: number };
+  };
+}
+
+async function ask(url: string, golden: GoldenImageCase, more: object = {}): Promise<Answer> {
+  const response = await fetch(`${url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      messages: messagesOf(golden),
+      temperature: 0,
+      max_tokens: Math.max(1, golden.safeSteps),
+      ignore_eos: true,
+      return_token_ids: true,
+      ...more,
+    }),
+  });
+  const body = await response.json();
+  assert.equal(response.status, 200, JSON.stringify(body));
+  return body as Answer;
+}
+
+function assertGolden(golden: GoldenImageCase, answer: Answer): void {
+  assert.deepEqual(answer.prompt_token_ids, golden.promptIds, `${golden.id}: prompt`);
+  const { token_ids } = answer.choices[0];
+  assert.deepEqual(
+    token_ids.slice(0, golden.safeSteps),
+    golden.greedyIds.slice(0, golden.safeSteps),
+    golden.id,
+  );
+}
+
+/** A picture that is a part of its own stands on a line of its own. */
+const hasOwnLines = ({ messages }: GoldenImageCase): boolean =>
+  messages.every(({ content }) => !/[^\n]<image>|<image>[^\n]/.test(content));
+
+const casesOf = (preset: Preset): GoldenImageCase[] =>
+  readGoldenVision(preset).imageCases.filter(
+    (one) => one.template === 'qwen2' && isExact(one) && hasOwnLines(one),
+  );
+
+for (const preset of PRESETS) {
+  describe(`pictures through the wire, preset ${preset}`, { timeout: 300_000 }, () => {
+    let model: LoadedModel;
+    before(async () => {
+      model = await load(preset);
+    });
+    after(() => model?.close());
+
+    for (const mode of ['Continuous', 'Static', 'Threads', 'Sequential'] as const) {
+      test(`${mode}: prompt ids and greedy tokens of every case are golden, all asked at once`, async () => {
+        const { server, url } = await start(model, mode);
+        try {
+          const cases = casesOf(preset);
+          assert.ok(cases.length >= 15);
+          const answers = await Promise.all(cases.map((one) => ask(url, one)));
+          for (const [i, one] of cases.entries()) assertGolden(one, answers[i]!);
+        } finally {
+          await server.close(1000);
+        }
+      });
+    }
+  });
+}
+
+describe('pictures and the engine around them', { timeout: 300_000 }, () => {
+  let model: LoadedModel;
+  let server: RunningServer;
+  let url: string;
+  const cases = new Map(casesOf('b').map((one) => [one.id, one]));
+  before(async () => {
+    // Steps of 100 tokens cut every picture of 256 and more.
+    model = await load('b', 100);
+    ({ server, url } = await start(model, 'Continuous'));
+  });
+  after(async () => {
+    await server?.close(1000);
+    await model?.close();
+  });
+
+  test('chunks that end inside a picture change nothing', async () => {
+    for (const id of ['image-i633', 'image-i1920x1080', 'image-two-large']) {
+      assertGolden(cases.get(id)!, await ask(url, cases.get(id)!));
+    }
+  });
+
+  test('the same picture again is found in the prefix cache, another under the same question is not', async () => {
+    const first = cases.get('image-i634')!;
+    await ask(url, first);
+    const again = await ask(url, first);
+    assertGolden(first, again);
+    const cached = again.usage.prompt_tokens_details?.cached_tokens ?? 0;
+    assert.ok(cached > 256, `${cached} cached tokens`);
+    const message = first.messages[0]!;
+    const other: GoldenImageCase = { ...first, images: ['i300x900'], messages: [message] };
+    const sameSize: GoldenImageCase = { ...first, images: ['i448'], messages: [message] };
+    for (const one of [other, sameSize]) {
+      const answer = await ask(url, one, { max_tokens: 4 });
+      const hits = answer.usage.prompt_tokens_details?.cached_tokens ?? 0;
+      assert.ok(hits < 64, `${one.images[0]}: ${hits} cached tokens`);
+    }
+  });
+
+  test('usage counts the tokens of the picture, low detail is one tile', async () => {
+    const golden = cases.get('image-i640x480')!;
+    const high = await ask(url, golden, { max_tokens: 1 });
+    assert.equal(high.usage.prompt_tokens, golden.promptIds.length);
+    const messages = [
+      {
+        role: 'user',
+        content: [
+          { type: 'image_url', image_url: { url: dataUrl(fileOf('i640x480')), detail: 'low' } },
+          { type: 'text', text: 'What is shown in this image?' },
+        ],
+      },
+    ];
+    const low = await ask(url, golden, { max_tokens: 1, messages });
+    assert.ok(low.usage.prompt_tokens < 300, String(low.usage.prompt_tokens));
+  });
+
+  test('the official SDK sends pictures over Chat Completions and Responses, and continues with previous_response_id', async () => {
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none' });
+    const image = dataUrl(fileOf('i633'));
+    const chat = await client.chat.completions.create({
+      model: 'tiny',
+      max_tokens: 8,
+      messages: [
+        {
+          role: 'user',
+          content: [
+            { type: 'image_url', image_url: { url: image } },
+            { type: 'text', text: 'What is shown in this image?' },
+          ],
+        },
+      ],
+    });
+    const first = await client.responses.create({
+      model: 'tiny',
+      max_output_tokens: 8,
+      input: [
+        {
+          role: 'user',
+          content: [
+            { type: 'input_image', image_url: image, detail: 'auto' },
+            { type: 'input_text', text: 'What is shown in this image?' },
+          ],
+        },
+      ],
+    });
+    assert.equal(first.output_text, chat.choices[0]!.message.content);
+    assert.equal(first.usage?.input_tokens, chat.usage?.prompt_tokens);
+    const second = await client.responses.create({
+      model: 'tiny',
+      max_output_tokens: 8,
+      previous_response_id: first.id,
+      input: 'And what else?',
+    });
+    assert.ok((second.usage?.input_tokens ?? 0) > (first.usage?.input_tokens ?? 0));
+    assert.ok((second.usage?.input_tokens_details.cached_tokens ?? 0) >= 256);
+    const items = await client.responses.inputItems.list(first.id);
+    assert.ok(JSON.stringify(items.data).includes('input_image'));
+  });
+
+  const png = fileOf('i633');
+  for (const [what, picture, told] of [
+    ['no base64', 'data:image/png;base64,@@@@', /not base64/],
+    ['an empty file', 'data:image/png;base64,', /empty/],
+    ['half a file', dataUrl(png.subarray(0, png.length / 2)), /decoded/],
+    ['a text file', dataUrl(Buffer.from('hello, world')), /decoded|format/],
+    [
+      'an SVG',
+      dataUrl(Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')),
+      /format/,
+    ],
+    ['a web address', 'https://example.com/a.png', /fetches nothing/],
+    ['the address of a file', 'file:///etc/passwd', /fetches nothing/],
+  ] as const) {
+    test(`${what} is a 400 that names the picture and the reason`, async () => {
+      const response = await fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({
+          messages: [
+            {
+              role: 'user',
+              content: [
+                { type: 'image_url', image_url: { url: dataUrl(png) } },
+                { type: 'image_url', image_url: { url: picture } },
+              ],
+            },
+          ],
+        }),
+      });
+      const { error } = (await response.json()) as { error: { message: string; param: string } };
+      assert.equal(response.status, 400);
+      assert.match(error.message, /picture 2 of 2/);
+      assert.match(error.message, told);
+      assert.equal(error.param, 'messages[0].content[1].image_url');
+    });
+  }
+
+  test('a mislabelled file is read as what it is', async () => {
+    const golden = cases.get('image-i633')!;
+    const messages = [
+      {
+        role: 'user',
+        content: [
+          {
+            type: 'image_url',
+            image_url: { url: `data:image/jpeg;base64,${png.toString('base64')}` },
+          },
+          { type: 'text', text: golden.messages[0]!.content.replace('<image>\n', '') },
+        ],
+      },
+    ];
+    assertGolden(golden, await ask(url, golden, { messages }));
+  });
+
+  test('text that holds the context token beside a picture is refused', async () => {
+    const response = await fetch(`${url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        messages: [
+          {
+            role: 'user',
+            content: [
+              { type: 'image_url', image_url: { url: dataUrl(png) } },
+              { type: 'text', text: 'and <|vision_pad|> this' },
+            ],
+          },
+        ],
+      }),
+    });
+    assert.equal(response.status, 400);
+    assert.match(JSON.stringify(await response.json()), /vision_pad/);
+  });
+});
