@@ -42,6 +42,18 @@ export class ImageReader {
     this.contextTokenId = parts.contextTokenId;
   }
 
+  /** How pictures are cut and what they cost, for clients. */
+  get card() {
+    const { tileSize, tokensPerTile, tiling } = this.#parts.model;
+    return {
+      tile_size: tileSize,
+      min_tiles: tiling.isDynamic ? tiling.minTiles : 1,
+      max_tiles: tiling.isDynamic ? tiling.maxTiles : 1,
+      use_thumbnail: tiling.useThumbnail,
+      tokens_per_tile: tokensPerTile,
+    };
+  }
+
   /** Throws NvlmError 'invalid_request' that names the picture, counted from 1, and what is wrong with it. */
   async read(images: readonly ImagePart[]): Promise<readonly ReadImage[]> {
     const { maxImages } = this.#parts;

@@ -48,9 +48,10 @@ export function resizeBicubic(image: RgbImage, width: number, height: number): R
   return { width, height, data };
 }
 
-/** Horizontally first, but for a portrait that loses height: so Pillow 13 reads it in the order of its memory. */
+/** Whether it loses more than twice as many rows as columns: what is left for the other axis is then less. */
 function isVerticalFirst(image: RgbImage, width: number, height: number): boolean {
-  return width !== image.width && image.height > image.width && height < image.height;
+  const lostRows = image.height - height;
+  return width !== image.width && lostRows > 0 && lostRows > 2 * (image.width - width);
 }
 
 /** The cubic kernel with a = -0.5, zero from 2 on. Terms in Pillow's order: the last bit of a double counts. */
@@ -95,7 +96,7 @@ export function bicubicWeights(inputSize: number, outputSize: number): ResampleW
 
 function clip8(sum: number): number {
   const value = sum >> PRECISION_BITS;
-  return value < 0 ? 0 : value > 255 ? 255 : value;
+  return value < 0 ? 0 : Math.min(value, 255);
 }
 
 /** Rows `top` to `top + rows - 1` of a `inputWidth` wide image, each resampled to `width`. */

@@ -114,7 +114,8 @@ export class ChildApplier {
       });
     } catch (error) {
       if (!isInvalid(error)) throw error;
-      if (object.kind !== 'Job' || live === undefined) throw new RefusedError(object, error as Error);
+      if (object.kind !== 'Job' || live === undefined)
+        throw new RefusedError(object, error as Error);
       // A Job's pods cannot be changed: it goes, and the next reconcile makes the one that is wanted.
       if (live.metadata.deletionTimestamp === undefined) await this.#delete(live, fence);
       return drifts;

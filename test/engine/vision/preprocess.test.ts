@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { DEFAULT_IMAGE_LIMITS, decodeImage } from '#engine/vision/decode.ts';
 import { IMAGENET_STATISTICS, normalizeToFloat32 } from '#engine/vision/normalize.ts';
+import { resizeBicubic } from '#engine/vision/resize.ts';
 import { cutTiles } from '#engine/vision/tiles.ts';
 import { chooseGrid, NVLM_TILING } from '#engine/vision/tiling.ts';
 import { FIXTURES } from '../../support/golden.ts';
@@ -41,3 +42,28 @@ test('a JPEG is decoded to within a few levels of the reference decoder', async 
   );
   assert.ok(worst <= 3, `levels differ by ${worst}`);
 });
+
+test('resizing gives the pixels of Pillow 13 in every order of the axes', () => {
+  const { resized } = JSON.parse(readFileSync(join(FIXTURES, 'pillow-bicubic.json'), 'utf8')) as {
+    resized: [number, number, number, number, number, string][];
+  };
+  assert.ok(resized.length >= 200);
+  for (const [fromWidth, fromHeight, width, height, seed, expected] of resized) {
+    const image = {
+      width: fromWidth,
+      height: fromHeight,
+      data: noise(seed, fromWidth * fromHeight * 3),
+    };
+    const { data } = resizeBicubic(image, width, height);
+    assert.equal(sha256(data), expected, `${fromWidth} x ${fromHeight} to ${width} x ${height}`);
+  }
+});
+
+/** As test/fixtures/pillow-bicubic.py makes it. */
+function noise(seed: number, length: number): Uint8Array {
+  let state = seed;
+  return Uint8Array.from({ length }, () => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return (state >> 16) & 255;
+  });
+}
