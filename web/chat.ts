@@ -11,6 +11,7 @@ import {
   emptyConversation,
   isRunning,
   newAnswer,
+  type PictureRef,
   pathTo,
   type UserTurn,
 } from './conversation.ts';
@@ -21,6 +22,8 @@ import type { Settings } from './settings.ts';
 export interface ChatDependencies {
   readonly connection: Pick<Connection, 'create' | 'resume' | 'cancel' | 'drop'>;
   readonly settings: () => Settings;
+  /** data: URL of a picture of the conversation; undefined when the browser has lost it. */
+  readonly pictureUrl: (id: string) => string | undefined;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   /** A fresh id, unique in the conversation; also the lane's name on the wire. */
@@ -57,15 +60,16 @@ export class Chat {
   }
 
   /** Asks at the end of the branch on show. */
-  ask(text: string): void {
+  ask(text: string, pictures: readonly PictureRef[] = []): void {
     const last = activePath(this.#conversation).at(-1);
-    this.#askUnder(last?.id ?? null, text);
+    this.#askUnder(last?.id ?? null, text, pictures);
   }
 
   /** Asks a past question in other words: a new branch beside the old one. */
   edit(questionId: string, text: string): void {
     const question = this.#conversation.turns[questionId];
-    if (question?.kind === 'user') this.#askUnder(question.parentId, text);
+    if (question?.kind !== 'user') return;
+    this.#askUnder(question.parentId, text, question.pictures ?? []);
   }
 
   /** Answers the same question again: a new branch beside the old answer. */
@@ -140,9 +144,16 @@ export class Chat {
     this.#dependencies.onChange();
   }
 
-  #askUnder(parentId: string | null, text: string): void {
+  #askUnder(parentId: string | null, text: string, pictures: readonly PictureRef[]): void {
     const { newId, now } = this.#dependencies;
-    const question: UserTurn = { kind: 'user', id: newId(), parentId, createdAt: now(), text };
+    const question: UserTurn = {
+      kind: 'user',
+      id: newId(),
+      parentId,
+      createdAt: now(),
+      text,
+      ...(pictures.length > 0 && { pictures }),
+    };
     addTurn(this.#conversation, question);
     this.#answer(question);
   }
@@ -158,7 +169,7 @@ export class Chat {
   }
 
   #send(answer: AssistantTurn, wholeHistory: boolean): void {
-    const { connection, settings } = this.#dependencies;
+    const { connection, settings, pictureUrl } = this.#dependencies;
     const question = this.#conversation.turns[answer.parentId ?? ''];
     if (question?.kind !== 'user') return;
     const request = createRequest(
@@ -167,6 +178,7 @@ export class Chat {
       answer.id,
       settings(),
       wholeHistory,
+      pictureUrl,
     );
     if (request.previous_response_id !== undefined) this.#continued.add(answer.id);
     connection.create(request);

@@ -1,6 +1,8 @@
 /** The message box: grows with its text, sends on Enter, turns its button into Stop while an answer runs. */
 
 import { byId } from './dom.ts';
+import type { PictureStrip } from './picture-strip.ts';
+import type { Picture } from './pictures.ts';
 
 const LONGEST_BOX_PX = 240;
 
@@ -9,15 +11,20 @@ export class Composer {
   readonly #area = byId('message', HTMLTextAreaElement);
   readonly #send = byId('send', HTMLButtonElement);
   readonly #stop = byId('stop', HTMLButtonElement);
+  readonly #strip: PictureStrip;
   #isRunning = false;
 
-  constructor(actions: { ask(text: string): void; stop(): void }) {
+  constructor(
+    strip: PictureStrip,
+    actions: { ask(text: string, pictures: readonly Picture[]): void; stop(): void },
+  ) {
+    this.#strip = strip;
     const submit = (): void => {
       const text = this.#area.value.trim();
-      if (text === '' || this.#isRunning) return;
+      if (this.#isRunning || (text === '' && strip.isEmpty)) return;
       this.#area.value = '';
+      actions.ask(text, strip.take());
       this.#fit();
-      actions.ask(text);
     };
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
@@ -52,9 +59,14 @@ export class Composer {
     this.#area.focus();
   }
 
+  /** After pictures came or went. */
+  refresh(): void {
+    this.#fit();
+  }
+
   #fit(): void {
     this.#area.style.height = 'auto';
     this.#area.style.height = `${Math.min(this.#area.scrollHeight, LONGEST_BOX_PX)}px`;
-    this.#send.disabled = this.#area.value.trim() === '';
+    this.#send.disabled = this.#area.value.trim() === '' && this.#strip.isEmpty;
   }
 }

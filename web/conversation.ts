@@ -20,12 +20,21 @@ export interface Progress {
   readonly etaSeconds: number | null;
 }
 
+/** A picture of a question; its pixels are in the browser's database. */
+export interface PictureRef {
+  readonly id: string;
+  readonly name: string;
+  readonly width: number;
+  readonly height: number;
+}
+
 export interface UserTurn {
   readonly kind: 'user';
   readonly id: string;
   readonly parentId: string | null;
   readonly createdAt: number;
   readonly text: string;
+  readonly pictures?: readonly PictureRef[];
 }
 
 /** Times are milliseconds since the epoch, as the page saw them. */

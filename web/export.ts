@@ -21,6 +21,9 @@ export function toMarkdown(
     '',
     turn.kind === 'user' ? '## You' : '## Assistant',
     '',
+    ...(turn.kind === 'user' ? (turn.pictures ?? []) : []).map(
+      ({ name, width, height }) => `*(picture ${name}, ${width} × ${height})*`,
+    ),
     turn.text.trim(),
     ...(turn.kind === 'assistant' && turn.status !== 'completed' ? ['', `*(${turn.status})*`] : []),
   ]);
@@ -40,7 +43,9 @@ export function toJson(
       content: turn.text,
       created_at: new Date(turn.createdAt).toISOString(),
     };
-    if (turn.kind === 'user') return message;
+    if (turn.kind === 'user') {
+      return turn.pictures === undefined ? message : { ...message, pictures: turn.pictures };
+    }
     const { tokensPerSecond, timeToFirstTokenMs } = figures(turn);
     return {
       ...message,

@@ -14,6 +14,8 @@ import { type AdviceAction, adviceFor } from './error-advice.ts';
 import { EXAMPLES } from './examples.ts';
 import { toJson, toMarkdown } from './export.ts';
 import { MarkdownRenderer } from './markdown.ts';
+import { PictureStrip } from './picture-strip.ts';
+import { type Picture, PictureStore } from './pictures.ts';
 import { fetchMetrics, fetchModels, HttpError, type ModelEntry, openSocket } from './server.ts';
 import { SettingsView } from './settings-view.ts';
 import { loadConversation, loadSettings, saveConversation, saveSettings } from './storage.ts';
@@ -27,6 +29,9 @@ import { Marked } from './vendor/marked.js';
 const SAVE_MS = 500;
 
 const settings = loadSettings(localStorage);
+const pictures = new PictureStore();
+const newId = (): string =>
+  `t${crypto.getRandomValues(new Uint32Array(2)).reduce((id, word) => id + word.toString(36), '')}`;
 const banner = new Banner();
 const announcer = new AnswerAnnouncer();
 let models: readonly ModelEntry[] = [];
@@ -46,9 +51,9 @@ const chat = new Chat(
   {
     connection,
     settings: () => settings,
+    pictureUrl: (id) => pictures.urlOf(id),
     now: Date.now,
-    newId: () =>
-      `t${crypto.getRandomValues(new Uint32Array(2)).reduce((id, word) => id + word.toString(36), '')}`,
+    newId,
     onChange: () => {
       scheduleDraw();
       scheduleSave();
@@ -66,7 +71,12 @@ const settingsView = new SettingsView(settings, () => {
   void loadModels();
   connection.retryNow();
 });
-const composer = new Composer({ ask, stop: () => chat.stop() });
+const strip = new PictureStrip({
+  newId,
+  changed: () => composer.refresh(),
+  refused: (message) => banner.show('picture', { title: 'Not added', text: message }),
+});
+const composer = new Composer(strip, { ask, stop: () => chat.stop() });
 const view = new ConversationView(
   {
     list: byId('turns', HTMLElement),
@@ -82,14 +92,28 @@ const view = new ConversationView(
     regenerate: (answerId) => chat.regenerate(answerId),
     show: (turnId) => chat.show(turnId),
     follow: (action, answer) => followAdvice(action, answer.id),
+    pictureUrl: (id) => pictures.urlOf(id),
   },
 );
 const dashboard = new Dashboard(byId('dashboard', HTMLElement), () =>
   fetchMetrics(settings.apiKey),
 );
 
-function ask(text: string): void {
-  chat.ask(text);
+function ask(text: string, added: readonly Picture[]): void {
+  banner.clear('picture');
+  for (const picture of added) {
+    void pictures.add(picture).then((isKept) => {
+      if (isKept) return;
+      banner.show('picture', {
+        title: 'The picture is not being saved',
+        text: 'The browser’s database is full or switched off: it will be gone after a reload.',
+      });
+    });
+  }
+  chat.ask(
+    text,
+    added.map(({ id, name, width, height }) => ({ id, name, width, height })),
+  );
   view.follow();
 }
 
@@ -101,6 +125,7 @@ function followAdvice(action: AdviceAction, answerId: string): void {
 
 function newChat(): void {
   chat.clear();
+  pictures.keepOnly(new Set());
   composer.focus();
 }
 
@@ -189,6 +214,8 @@ async function loadModels(reportsSilence = true): Promise<void> {
   }
   settingsView.setModels(models.map(({ id }) => id));
   const name = models.find(({ id }) => id === settings.model)?.id ?? models[0]?.id ?? '';
+  const served = models.find(({ id }) => id === name);
+  strip.setVision(served?.vision ?? null);
   byId('model-name', HTMLElement).textContent = name;
   byId('model-name', HTMLElement).title = name;
   byId('empty-model', HTMLElement).textContent =
@@ -200,7 +227,7 @@ byId('examples', HTMLElement).append(
   ...EXAMPLES.map(({ title, prompt }) => {
     const choice = element('button', { type: 'button' }, element('strong', {}, title), prompt);
     choice.addEventListener('click', () => {
-      ask(prompt);
+      ask(prompt, []);
       composer.focus();
     });
     return element('li', {}, choice);
@@ -227,4 +254,8 @@ draw();
 composer.focus();
 void loadModels();
 void dashboard.run();
-chat.resumeRunning();
+void pictures.loaded.then(() => {
+  draw();
+  // Not before: a question that is asked again takes its pictures along.
+  chat.resumeRunning();
+});

@@ -83,9 +83,13 @@ export type ServerEvent =
   | ProgressEvent
   | ErrorEvent;
 
+export type ContentPart =
+  | { readonly type: 'input_text'; readonly text: string }
+  | { readonly type: 'input_image'; readonly image_url: string; readonly detail: 'auto' };
+
 export interface InputMessage {
   readonly role: 'user' | 'assistant';
-  readonly content: string;
+  readonly content: string | readonly ContentPart[];
 }
 
 export interface CreateRequest {

@@ -1,7 +1,7 @@
 /** From a question in the tree to the frame that asks it. */
 
-import { type Conversation, pathTo, type UserTurn } from './conversation.ts';
-import type { CreateRequest, InputMessage } from './protocol.ts';
+import { type Conversation, pathTo, type Turn, type UserTurn } from './conversation.ts';
+import type { ContentPart, CreateRequest, InputMessage } from './protocol.ts';
 import { requestParameters, type Settings } from './settings.ts';
 
 /**
@@ -15,6 +15,7 @@ export function createRequest(
   streamId: string,
   settings: Settings,
   wholeHistory: boolean,
+  pictureUrl: (id: string) => string | undefined,
 ): CreateRequest {
   const previous = conversation.turns[question.parentId ?? ''];
   const canContinue =
@@ -23,10 +24,10 @@ export function createRequest(
     previous.responseId !== null &&
     (previous.status === 'completed' || previous.status === 'incomplete');
   const input: InputMessage[] = canContinue
-    ? [{ role: 'user', content: question.text }]
+    ? [{ role: 'user', content: contentOf(question, pictureUrl) }]
     : pathTo(conversation, question)
         .filter((turn) => turn.kind === 'user' || turn.text !== '')
-        .map((turn) => ({ role: turn.kind, content: turn.text }));
+        .map((turn) => ({ role: turn.kind, content: contentOf(turn, pictureUrl) }));
   return {
     type: 'response.create',
     stream_id: streamId,
@@ -38,4 +39,18 @@ export function createRequest(
       : {}),
     ...requestParameters(settings),
   };
+}
+
+/** Pictures come before the words about them. One that the browser has lost is left out. */
+function contentOf(
+  turn: Turn,
+  pictureUrl: (id: string) => string | undefined,
+): InputMessage['content'] {
+  const pictures = turn.kind === 'user' ? (turn.pictures ?? []) : [];
+  const parts = pictures.flatMap(({ id }): ContentPart[] => {
+    const url = pictureUrl(id);
+    return url === undefined ? [] : [{ type: 'input_image', image_url: url, detail: 'auto' }];
+  });
+  if (parts.length === 0) return turn.text;
+  return turn.text === '' ? parts : [...parts, { type: 'input_text', text: turn.text }];
 }

@@ -1,11 +1,14 @@
 /** The engine's HTTP and WebSocket addresses as seen from the page, with the reader's key. */
 
 import type { SocketLike } from './connection.ts';
+import type { Vision } from './tile-grid.ts';
 
 /** What /v1/models tells about one model; `max_model_len` is vLLM's name for the context length. */
 export interface ModelEntry {
   readonly id: string;
   readonly max_model_len?: number;
+  /** Absent when the model reads text only. */
+  readonly vision?: Vision;
 }
 
 /** The server answered with a status that is not a success. */

@@ -8,12 +8,14 @@ import { type AdviceAction, adviceFor } from './error-advice.ts';
 import { count, duration } from './format.ts';
 import type { MarkdownRenderer } from './markdown.ts';
 import { MarkdownView } from './markdown-view.ts';
+import { pictureWithGrid } from './picture-strip.ts';
 
 export interface TurnActions {
   edit(questionId: string, text: string): void;
   regenerate(answerId: string): void;
   show(turnId: string): void;
   follow(action: AdviceAction, answer: AssistantTurn): void;
+  pictureUrl(id: string): string | undefined;
 }
 
 export interface TurnView {
@@ -52,21 +54,42 @@ export class QuestionView implements TurnView {
   readonly #actions: TurnActions;
   readonly #versions = new VersionSwitch();
   readonly #text: HTMLElement;
+  readonly #pictures: HTMLElement;
   readonly #bar: HTMLElement;
   readonly #edit: HTMLButtonElement;
+  #drawnPictures = '';
 
   constructor(turn: UserTurn, actions: TurnActions) {
     this.#turn = turn;
     this.#actions = actions;
     this.#text = element('div', { class: 'bubble' }, turn.text);
+    this.#text.hidden = turn.text === '';
+    this.#pictures = element('div', { class: 'turn-pictures' });
     const copy = button('Copy question', 'copy', () => copyText(turn.text, copy));
     this.#edit = button('Edit question', 'edit', () => this.#openEditor());
     this.#bar = element('div', { class: 'turn-bar' }, this.#versions.element, this.#edit, copy);
-    this.element.append(this.#text, this.#bar);
+    this.element.append(this.#pictures, this.#text, this.#bar);
+  }
+
+  /** Anew when one has come from the database, or is gone. */
+  #drawPictures(): void {
+    const { pictures = [] } = this.#turn;
+    const urls = pictures.map(({ id }) => this.#actions.pictureUrl(id));
+    const known = urls.map((url) => (url === undefined ? '0' : '1')).join('');
+    if (known === this.#drawnPictures) return;
+    this.#drawnPictures = known;
+    const drawn = pictures.map((picture, i) => {
+      const url = urls[i];
+      return url === undefined
+        ? element('span', { class: 'picture-lost' }, `${picture.name} is no longer in this browser`)
+        : pictureWithGrid(picture, url, null);
+    });
+    this.#pictures.replaceChildren(...drawn);
   }
 
   update(versions: readonly Turn[]): void {
     this.#versions.update(this.#turn, versions, this.#actions.show);
+    this.#drawPictures();
   }
 
   #openEditor(): void {
@@ -74,7 +97,7 @@ export class QuestionView implements TurnView {
     area.value = this.#turn.text;
     area.rows = Math.min(12, this.#turn.text.split('\n').length + 1);
     const close = (): void => {
-      this.element.replaceChildren(this.#text, this.#bar);
+      this.element.replaceChildren(this.#pictures, this.#text, this.#bar);
       this.#edit.focus();
     };
     const send = (): void => {
@@ -97,6 +120,7 @@ export class QuestionView implements TurnView {
     const save = element('button', { type: 'button', class: 'button button-primary' }, 'Ask again');
     save.addEventListener('click', send);
     this.element.replaceChildren(
+      this.#pictures,
       element(
         'div',
         { class: 'editor' },

@@ -40,6 +40,7 @@ export function registerModelRoutes(app: FastifyInstance, context: ServerContext
     root: model.name,
     parent: null,
     max_model_len: engine.maxModelLength,
+    ...(context.images && { vision: context.images.card }),
   };
   app.get('/v1/models', async () => ({ object: 'list', data: [card] }));
   app.get('/v1/models/*', async (request) => {

@@ -20,6 +20,7 @@ function harness(conversation = emptyConversation()) {
         drop: (streamId) => calls.push(['drop', streamId]),
       },
       settings: () => settings,
+      pictureUrl: (id) => (id === 'p1' ? 'data:image/png;base64,AA==' : undefined),
       now: () => {
         now += 100;
         return now;
@@ -185,4 +186,20 @@ test('an error that names no answer is reported and ends none', () => {
   chat.receive(null, { type: 'error', error: { code: 'shutting_down', message: 'stopping' } });
   assert.deepEqual(calls, [['error', 'shutting_down']]);
   assert.notEqual(chat.running, null);
+});
+
+test('pictures go before the words, stay with an edited question, and are left out when the browser lost them', () => {
+  const { chat, answer, asked } = harness();
+  const picture = { id: 'p1', name: 'a.png', width: 10, height: 10 };
+  const image = { type: 'input_image', image_url: 'data:image/png;base64,AA==', detail: 'auto' };
+  chat.ask('What is it?', [picture, { ...picture, id: 'lost' }]);
+  assert.deepEqual(asked().input, [
+    { role: 'user', content: [image, { type: 'input_text', text: 'What is it?' }] },
+  ]);
+  const first = activePath(chat.conversation)[0];
+  answer('resp_1', 'A cat.');
+  chat.edit(first?.id ?? '', 'Really?');
+  assert.deepEqual(asked().input, [
+    { role: 'user', content: [image, { type: 'input_text', text: 'Really?' }] },
+  ]);
 });
