@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import OpenAI from 'openai';
+import { createEngine } from '#engine/scheduler/engine.ts';
 import type { BatchMode } from '#engine/scheduler/modes/table.ts';
+import type { GenerationEngine } from '#engine/scheduler/request.ts';
 import { createServer, type RunningServer } from '#engine/server/app.ts';
 import { defaultServerOptions } from '#engine/server/options.ts';
 import { type LoadedModel, loadModel } from '#engine/start.ts';
@@ -32,8 +34,11 @@ function messagesOf({ messages, images }: GoldenImageCase) {
   });
 }
 
-async function start(model: LoadedModel, mode: BatchMode) {
-  const engine = model.startEngine({ mode, maxSequences: 8, workers: 2 });
+function start(model: LoadedModel, mode: BatchMode) {
+  return serve(model, model.startEngine({ mode, maxSequences: 8, workers: 2 }));
+}
+
+async function serve(model: LoadedModel, engine: GenerationEngine) {
   const server = createServer({
     engine,
     tokenizer: model.tokenizer,
@@ -167,6 +172,46 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
       const answer = await ask(url, one, { max_tokens: 4 });
       const hits = answer.usage.prompt_tokens_details?.cached_tokens ?? 0;
       assert.ok(hits < 64, `${one.images[0]}: ${hits} cached tokens`);
+    }
+  });
+
+  test('a request that is preempted in the middle of its picture gives the same tokens', async () => {
+    const small = ['image-i633', 'image-i448', 'image-i1x1'].map((id) => cases.get(id)!);
+    const large = cases.get('image-i640x480')!;
+    const blockSize = 32;
+    const blocksOf = (tokens: number): number => Math.ceil(tokens / blockSize);
+    const needed = [...small, large].reduce((sum, one) => sum + blocksOf(one.promptIds.length), 0);
+    const runner = model.loaded.createRunner({ threads: 2 });
+    const engine = createEngine({
+      forwards: [runner],
+      mode: 'Continuous',
+      maxSequences: 8,
+      // Few tokens a step: the small ones grow by two blocks each while the large one is still being read.
+      maxBatchedTokens: 24,
+      maxModelLength: 2048,
+      blockSize,
+      // One for padding, and one for each of the small ones.
+      blockCount: needed + 1 + small.length,
+      vocabularyRows: 1280,
+      maxQueuedRequests: 16,
+      queueTimeoutMs: 0,
+      prefixCaching: false,
+      staticWindowMs: 0,
+      slowReaderTimeoutMs: 30_000,
+      maxUnreadTokens: 4096,
+    });
+    const { server: other, url: otherUrl } = await serve(model, engine);
+    try {
+      const answers = await Promise.all([
+        ...small.map((one) => ask(otherUrl, one, { max_tokens: 90 })),
+        ask(otherUrl, large),
+      ]);
+      assert.ok(engine.stats().preemptions > 0, 'nothing was preempted');
+      assertGolden(large, answers.at(-1)!);
+      for (const [i, one] of small.entries()) assertGolden(one, answers[i]!);
+    } finally {
+      await other.close(1000);
+      await runner.close();
     }
   });
 
