@@ -26,21 +26,23 @@ function subrange(bytes: WeightBytes, offset: number, byteLength: number): Weigh
     : { path: bytes.path, offset: bytes.offset + offset, byteLength };
 }
 
-/** Columns [0, count) of a matrix of plain numbers, copied into memory. */
+/** Columns [0, count) of a matrix of plain numbers. They are cut out when a backend asks for them, and not kept here. */
 export function firstColumns(source: WeightSource, count: number): WeightSource {
   const [rows, columns] = source.shape as [number, number];
-  const stored = readBytes(source.name, source.bytes);
-  const valueBytes = stored.byteLength / (rows * columns);
-  const data = new Uint8Array(rows * count * valueBytes);
-  for (let row = 0; row < rows; row++) {
-    const from = row * columns * valueBytes;
-    data.set(stored.subarray(from, from + count * valueBytes), row * count * valueBytes);
-  }
   return {
     name: `${source.name}[:, :${count}]`,
     type: source.type,
     shape: [rows, count],
-    bytes: { data },
+    get bytes() {
+      const stored = readBytes(source.name, source.bytes);
+      const valueBytes = stored.byteLength / (rows * columns);
+      const data = new Uint8Array(rows * count * valueBytes);
+      for (let row = 0; row < rows; row++) {
+        const from = row * columns * valueBytes;
+        data.set(stored.subarray(from, from + count * valueBytes), row * count * valueBytes);
+      }
+      return { data };
+    },
   };
 }
 
