@@ -48,6 +48,8 @@ const clusterRules: readonly PolicyRule[] = [
   rule('policy', ['poddisruptionbudgets'], applied),
   rule('batch', ['jobs'], applied),
   rule('autoscaling', ['horizontalpodautoscalers'], applied),
+  // Of use where the cluster serves them.
+  rule('monitoring.coreos.com', ['podmonitors'], applied),
   rule('events.k8s.io', ['events'], ['create']),
   rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch'], apiServices),
   rule('apiregistration.k8s.io', ['apiservices'], ['create']),

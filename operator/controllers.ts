@@ -2,8 +2,9 @@
 import { DESCRIBE_NAME, ENGINE_NAME, LABELS, OPERATOR_NAME, PORTS } from '#charts/labels.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeClient } from './kube/client.ts';
+import type { OptionalKind } from './kube/discovery.ts';
 import type { WorkQueue } from './kube/queue.ts';
-import { Reflector } from './kube/reflector.ts';
+import { Reflector, type ReflectorHooks } from './kube/reflector.ts';
 import { type KubeObject, keyOf, RESOURCES, type ResourceType } from './kube/resource.ts';
 import { ownerIndex, Store, type StoreChange } from './kube/store.ts';
 import type { OperatorMetrics } from './metrics.ts';
@@ -16,7 +17,10 @@ export interface Watched {
   readonly pods: Store<PodObject>;
   /** Of the Jobs that describe models, indexed by 'describes'. */
   readonly describePods: Store<PodObject>;
+  /** Also of optional kinds: those stores are empty while the cluster does not serve them. */
   readonly children: ReadonlyMap<string, Store<KubeObject>>;
+  /** Kinds of children that the cluster may not serve. */
+  readonly optionalKinds: readonly OptionalKind[];
   readonly reflectors: readonly {
     readonly resource: string;
     readonly reflector: Reflector<never>;
@@ -38,6 +42,8 @@ const childTypes = [
   RESOURCES.job,
 ];
 
+const optionalTypes = [RESOURCES.podMonitor];
+
 /** Key of the NVLMDeployment whose model a pod describes. */
 function describesIndex({ metadata: { namespace, labels } }: KubeObject): string[] {
   const name = labels?.[LABELS.describes];
@@ -52,25 +58,53 @@ export function createWatched({
   onListenerError,
 }: WatchOptions): Watched {
   const reflectors: { resource: string; reflector: Reflector<never> }[] = [];
-  const watch = <T extends KubeObject>(type: ResourceType, labelSelector?: string): Store<T> => {
-    const store = new Store<T>({ owner: ownerIndex, describes: describesIndex }, onListenerError);
-    const reflector = new Reflector({
+  const createStore = <T extends KubeObject>(): Store<T> =>
+    new Store<T>({ owner: ownerIndex, describes: describesIndex }, onListenerError);
+  const createReflector = <T extends KubeObject>(
+    type: ResourceType,
+    store: Store<T>,
+    labelSelector?: string,
+    hooks: ReflectorHooks = metrics.reflectorHooks(type.plural),
+  ): Reflector<T> =>
+    new Reflector({
       client,
       type,
       store,
-      hooks: metrics.reflectorHooks(type.plural),
+      hooks,
       ...(namespace !== undefined && { namespace }),
       ...(labelSelector !== undefined && { labelSelector }),
     });
+  const watch = <T extends KubeObject>(type: ResourceType, labelSelector?: string): Store<T> => {
+    const store = createStore<T>();
+    const reflector = createReflector(type, store, labelSelector);
     reflectors.push({ resource: type.plural, reflector: reflector as unknown as Reflector<never> });
     return store;
   };
   const ours = `${LABELS.managedBy}=${OPERATOR_NAME}`;
+  const optionalKinds = optionalTypes.map((type): OptionalKind => {
+    const store = createStore<KubeObject>();
+    const counted = metrics.reflectorHooks(type.plural);
+    return {
+      type,
+      store,
+      createReflector: ({ onRestart }) =>
+        createReflector(type, store, ours, {
+          ...counted,
+          onRestart: (reason, error) => {
+            counted.onRestart?.(reason, error);
+            onRestart(reason, error);
+          },
+        }),
+    };
+  });
+  const children = new Map(childTypes.map((type) => [type.kind as string, watch(type, ours)]));
+  for (const { type, store } of optionalKinds) children.set(type.kind, store);
   return {
     deployments: watch<NVLMDeployment & KubeObject>(NVLM_RESOURCE),
     pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${ENGINE_NAME}`),
     describePods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${DESCRIBE_NAME}`),
-    children: new Map(childTypes.map((type) => [type.kind, watch<KubeObject>(type, ours)])),
+    children,
+    optionalKinds,
     reflectors,
   };
 }

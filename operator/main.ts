@@ -3,9 +3,11 @@ import pino from 'pino';
 import { connectQueue, createWatched, scrapeTargets } from './controllers.ts';
 import { createHttp } from './http.ts';
 import { connectKube, loadKubeConfig } from './kube/client.ts';
+import { OptionalKinds } from './kube/discovery.ts';
 import { Expectations } from './kube/expectations.ts';
 import { defaultIdentity, LeaseElection } from './kube/lease.ts';
 import { WorkQueue } from './kube/queue.ts';
+import { RESOURCES } from './kube/resource.ts';
 import { OperatorMetrics } from './metrics.ts';
 import type { ControllerContext, MetricsState } from './nvlm/context.ts';
 import { NVLMController } from './nvlm/controller.ts';
@@ -40,6 +42,20 @@ const watched = createWatched({
   metrics,
   onListenerError: (error) => logger.error({ err: error }, 'a change could not be handled'),
 });
+const reconcileAll = (): void => {
+  for (const { metadata } of watched.deployments.list()) {
+    queue.add(`${metadata.namespace}/${metadata.name}`, 'background');
+  }
+};
+const optionalKinds = new OptionalKinds({
+  client,
+  kinds: watched.optionalKinds,
+  onChange: ({ kind }, isAvailable) => {
+    logger.info({ kind }, isAvailable ? 'the cluster serves it' : 'the cluster serves it no more');
+    reconcileAll();
+  },
+  onError: ({ kind }, error) => logger.warn({ kind, err: error }, 'it could not be looked for'),
+});
 
 let metricsState: MetricsState = {
   status: 'off',
@@ -58,7 +74,12 @@ const context: ControllerContext = {
   engineImage: options.engineImage,
   imagePullPolicy: options.imagePullPolicy,
   operatorNamespace: options.namespace,
-  available: { podMonitor: false, leaderWorkerSet: false },
+  get available() {
+    return {
+      podMonitor: optionalKinds.isAvailable(RESOURCES.podMonitor),
+      leaderWorkerSet: false,
+    };
+  },
   identity,
   now: () => new Date(),
   random: Math.random,
@@ -116,7 +137,7 @@ metrics.gauge(
   'Since a watch last said anything',
   ['resource'],
   () =>
-    watched.reflectors.map(({ resource, reflector }) => [
+    [...watched.reflectors, ...optionalKinds.reflectors].map(({ resource, reflector }) => [
       { resource },
       (reflector.lastEventAgeMs ?? 0) / 1000,
     ]),
@@ -151,6 +172,7 @@ const address = await http.listen({ host: options.host, port: options.port });
 logger.info({ address, identity }, `listening on ${address}`);
 
 const watching = watched.reflectors.map(({ reflector }) => reflector.run(stop.signal));
+const discovering = optionalKinds.run(stop.signal);
 const scraping = runScraper(
   {
     book: depths,
@@ -181,9 +203,7 @@ const serving =
             if (state.status === metricsState.status) return;
             metricsState = state;
             logger.info(state, 'metrics API');
-            for (const { metadata } of watched.deployments.list()) {
-              queue.add(`${metadata.namespace}/${metadata.name}`, 'background');
-            }
+            reconcileAll();
           },
           onError: (error) => logger.warn({ err: error }, 'the metrics API is in trouble'),
         },
@@ -191,7 +211,8 @@ const serving =
         (port) => logger.info({ port }, 'the metrics API listens'),
       );
 const lead = async (fence: AbortSignal): Promise<void> => {
-  const synced = Promise.all(watched.reflectors.map(({ reflector }) => reflector.synced));
+  const lists = watched.reflectors.map(({ reflector }) => reflector.synced);
+  const synced = Promise.all([...lists, optionalKinds.looked]);
   await Promise.race([synced, new Promise((resolve) => fence.addEventListener('abort', resolve))]);
   if (fence.aborted) return;
   logger.info({ identity }, 'leading');
@@ -199,5 +220,5 @@ const lead = async (fence: AbortSignal): Promise<void> => {
   logger.info({ identity }, 'leading no more');
 };
 await (options.leaderElection ? election.run(lead, stop.signal) : lead(stop.signal));
-await Promise.all([...watching, scraping, serving]);
+await Promise.all([...watching, discovering, scraping, serving]);
 await http.close();
