@@ -1,4 +1,4 @@
-/** `npm run bench -- study | model | serve | kernels`: measures, prints a table, keeps Markdown, JSON and SVG. */
+/** `npm run bench -- study | model | serve | kernels | operator`: measures, prints a table, keeps Markdown, JSON and SVG. */
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { ParseArgsConfig } from 'node:util';
@@ -9,6 +9,7 @@ import { startStep } from '../scripts/progress.mjs';
 import { kernelsBench } from './kernels.ts';
 import { describeMachine } from './machine.ts';
 import { modelBench, worksNamed } from './model.ts';
+import { operatorBench } from './operator.ts';
 import { installLlamaCpp, requantise, startLlamaServer, timeQuestions } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
 import { printResult, writeResult } from './result.ts';
@@ -21,6 +22,7 @@ const help = `npm run bench -- COMMAND [options]
   model      prefill and decode speed of the model alone
   serve      open-loop load over HTTP and WebSocket
   kernels    GB/s and TFLOP/s per op and instruction set, as a share of this machine's peak
+  operator   many NVLMDeployments on a real control plane (root and Go): reconcile time, calls, memory
 
   --model REF         model to run (default: the demo's)
   --dtype TYPE        auto, float32, bfloat16, int8 or int4 (default auto)
@@ -36,6 +38,9 @@ const help = `npm run bench -- COMMAND [options]
   --slo-tpot MS       serve: per-token objective (default 100)
   --work TEXT         model: only works whose name contains this, such as "prefill 512" (may be repeated)
   --isa NAME          kernels: only this path
+  --deployments N     operator: NVLMDeployments (default 1000)
+  --pods N            operator: pods of all of them (default 5000)
+  --steady SECONDS    operator: time without changes (default 120)
   --output DIR        where the report goes (default bench/results)
 `;
 
@@ -56,6 +61,9 @@ const config = {
     'slo-tpot': { type: 'string', default: '100' },
     work: { type: 'string', multiple: true, default: [] as string[] },
     isa: { type: 'string' },
+    deployments: { type: 'string', default: '1000' },
+    pods: { type: 'string', default: '5000' },
+    steady: { type: 'string', default: '120' },
     output: { type: 'string', default: join(import.meta.dirname, 'results') },
     help: { type: 'boolean', short: 'h', default: false },
   },
@@ -81,7 +89,7 @@ const command = positionals[0];
 if (
   values.help ||
   command === undefined ||
-  !['study', 'model', 'serve', 'kernels'].includes(command)
+  !['study', 'model', 'serve', 'kernels', 'operator'].includes(command)
 ) {
   console.log(help);
   process.exit(values.help ? 0 : 2);
@@ -163,6 +171,17 @@ async function run(): Promise<BenchResult> {
   if (command === 'kernels')
     return step('Kernels', (progress) =>
       kernelsBench({ isa: values.isa, threads, rounds }, progress),
+    );
+  if (command === 'operator')
+    return step('Operator', (progress) =>
+      operatorBench(
+        {
+          deployments: count('deployments', values.deployments),
+          pods: count('pods', values.pods),
+          steadySeconds: count('steady', values.steady),
+        },
+        progress,
+      ),
     );
   if (command === 'serve') {
     const load = {

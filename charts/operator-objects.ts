@@ -38,6 +38,11 @@ const apiServices = [
 /** Server-side apply of an object that is not there yet needs create as well. */
 const applied = ['get', 'list', 'watch', 'create', 'patch', 'delete'];
 
+/** Of the operator's process: its heap stays well within the memory limit of the pod. */
+export const OPERATOR_ENVIRONMENT: Readonly<Record<string, string>> = {
+  NODE_OPTIONS: '--max-old-space-size=256 --max-semi-space-size=4',
+};
+
 const clusterRules: readonly PolicyRule[] = [
   rule(GROUP, [PLURAL], ['get', 'list', 'watch', 'patch']),
   rule(GROUP, [`${PLURAL}/status`], ['patch']),
@@ -207,6 +212,7 @@ function deployment(props: OperatorProps): KubeObject {
                 `--log-level=${props.logLevel ?? 'info'}`,
                 ...(props.extraArgs ?? []),
               ],
+              env: Object.entries(OPERATOR_ENVIRONMENT).map(([name, value]) => ({ name, value })),
               ports: [
                 { name: 'http', containerPort: PORTS.operatorHealth, protocol: 'TCP' },
                 { name: 'metrics-api', containerPort: PORTS.metricsApi, protocol: 'TCP' },

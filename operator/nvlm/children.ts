@@ -50,8 +50,10 @@ export class ChildApplier {
     this.#context = context;
   }
 
-  /** Applies `wanted`, deletes owned children that are not in it. Throws KubeError, NameTakenError before any write of that child, and
-   * RefusedError. */
+  /**
+   * Applies `wanted`, all at once, and deletes owned children that are not in it. Throws KubeError, NameTakenError before any write of
+   * that child, and RefusedError.
+   */
   async applyAll(
     key: string,
     ownerUid: string,
@@ -59,9 +61,12 @@ export class ChildApplier {
     policy: DriftPolicy,
     fence: AbortSignal,
   ): Promise<Drift[]> {
-    const drifts: Drift[] = [];
-    for (const object of wanted)
-      drifts.push(...(await this.#apply(key, ownerUid, object, policy, fence)));
+    const applied = await Promise.allSettled(
+      wanted.map((object) => this.#apply(key, ownerUid, object, policy, fence)),
+    );
+    const failed = applied.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+    const drifts = applied.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
     const names = new Set(wanted.map(idOf));
     for (const store of this.#context.children.values()) {
       for (const child of store.by('owner', ownerUid)) {

@@ -65,24 +65,28 @@ export async function carryOut(
       expectations.expectDelete(key, context.pods, pod);
     });
   }
-  for (let i = 0; i < plan.create; i++) {
+  const create = async (): Promise<void> => {
     const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
-    try {
-      const created = await client.request({
-        method: 'POST',
-        path: collectionPath(RESOURCES.pod, namespace),
-        body: enginePod(props, template, revision, name),
-        signal: fence,
-      });
-      expectations.expectWrite(key, context.pods, created as KubeObject);
-    } catch (error) {
-      const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
-      if (!isRefusal) throw error;
-      return {
-        reason: 'InvalidTemplate',
-        message: `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`,
-      };
-    }
+    const created = await client.request({
+      method: 'POST',
+      path: collectionPath(RESOURCES.pod, namespace),
+      body: enginePod(props, template, revision, name),
+      signal: fence,
+    });
+    expectations.expectWrite(key, context.pods, created as KubeObject);
+  };
+  // Slow start: what is refused is refused once, not for every replica.
+  for (let left = plan.create, batch = 1; left > 0; left -= batch, batch *= 2) {
+    const results = await Promise.allSettled(Array.from({ length: Math.min(batch, left) }, create));
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed === undefined) continue;
+    const { reason: error } = failed;
+    const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
+    if (!isRefusal) throw error;
+    return {
+      reason: 'InvalidTemplate',
+      message: `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`,
+    };
   }
   return undefined;
 }

@@ -1,4 +1,5 @@
 /** One pod's /metrics: the gauges and counters of the Prometheus text format that scaling needs. */
+import { Agent, get } from 'node:http';
 
 export interface EngineFigures {
   readonly waiting: number;
@@ -36,17 +37,40 @@ export function readFigures(text: string): EngineFigures {
   };
 }
 
+/** A connection kept open for each of thousands of pods would be most of the operator's memory. */
+const agent = new Agent({ keepAlive: false });
+const MAX_BYTES = 4 << 20;
+
 /** Asks one engine. Throws when it does not answer in time, or not with figures. */
-export async function scrape(
+export function scrape(
   url: string,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<EngineFigures> {
-  const timeout = AbortSignal.timeout(timeoutMs);
-  const response = await fetch(url, {
-    signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
+  return new Promise((resolve, reject) => {
+    const request = get(url, { agent, ...(signal && { signal }) }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
+        if (text.length > MAX_BYTES) request.destroy(new Error(`${url} answers without an end`));
+      });
+      response.on('error', reject);
+      response.on('end', () => {
+        try {
+          if (response.statusCode !== 200)
+            throw new Error(`${url} answered ${response.statusCode}`);
+          resolve(readFigures(text));
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+    const timer = setTimeout(
+      () => request.destroy(new Error(`${url} has not answered within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    request.on('error', reject);
+    request.on('close', () => clearTimeout(timer));
   });
-  const text = await response.text();
-  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
-  return readFigures(text);
 }

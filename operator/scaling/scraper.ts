@@ -1,4 +1,4 @@
-/** Asks all engines for their figures, again and again: in parallel, each with its own deadline. */
+/** Asks all engines for their figures, again and again: many at a time, each with its own deadline. */
 import { type Clock, pause, systemClock } from '../kube/clock.ts';
 import type { DepthBook } from './depth.ts';
 import { scrape } from './scrape.ts';
@@ -21,7 +21,10 @@ export interface ScraperOptions {
   readonly onRound?: (deployments: ReadonlySet<string>) => void;
 }
 
-/** Runs until `signal` aborts. A round waits for its slowest engine, at most `timeoutMs`. */
+/** Connections at once: enough that a few pods that hang hold up nobody. */
+const PARALLEL = 256;
+
+/** Runs until `signal` aborts. A round takes `timeoutMs` for each 256 engines that hang, at most. */
 export async function runScraper(
   { book, targets, periodMs, timeoutMs, clock = systemClock, onRound }: ScraperOptions,
   signal: AbortSignal,
@@ -35,15 +38,17 @@ export async function runScraper(
     }
     const before = new Map([...podsOf.keys()].map((key) => [key, book.depthOf(key)]));
     book.keepOnly(podsOf);
-    await Promise.all(
-      present.map(async ({ deployment, pod, url }) => {
+    const left = present.values();
+    const ask = async (): Promise<void> => {
+      for (const { deployment, pod, url } of left) {
         try {
           book.record(deployment, pod, await scrape(url, timeoutMs, signal));
         } catch {
           if (!signal.aborted) book.miss(deployment, pod);
         }
-      }),
-    );
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(PARALLEL, present.length) }, ask));
     const changed = [...before].filter(([key, { waiting, running }]) => {
       const after = book.depthOf(key);
       return after.waiting !== waiting || (after.running === 0) !== (running === 0);

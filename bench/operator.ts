@@ -1,0 +1,426 @@
+/** The operator with many deployments on a real control plane, whose nodes and pods KWOK plays. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { OPERATOR_NAME } from '#charts/labels.ts';
+import { OPERATOR_ENVIRONMENT, operatorAccess } from '#charts/operator-objects.ts';
+import { customResourceDefinition } from '#crds/crd.ts';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { KubeClient } from '#operator/kube/client.ts';
+import {
+  collectionPath,
+  type KubeList,
+  type KubeObject,
+  objectPath,
+  RESOURCES,
+} from '#operator/kube/resource.ts';
+import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
+import { type ControlPlane, startControlPlane } from '../test/support/cluster/control-plane.ts';
+import { createNodes } from '../test/support/cluster/nodes.ts';
+import { type Child, eventually, startChild } from '../test/support/cluster/processes.ts';
+import { MetricsReading } from './operator-metrics.ts';
+import type { BenchResult } from './result.ts';
+import { figure } from './statistics.ts';
+
+export interface OperatorBenchOptions {
+  readonly deployments: number;
+  readonly pods: number;
+  /** How long nothing is asked of it, to see that it writes nothing. */
+  readonly steadySeconds: number;
+}
+
+type Progress = (fraction: number | undefined, note?: string) => void;
+
+const NAMESPACE = 'nvlm-system';
+const POD_NETWORK = '10.252.0.0/16';
+const ENGINE_PORT = 8000;
+const PARALLEL = 4;
+const nameOf = (index: number): string => `bench-${index}`;
+
+/** One server answers for the engines of all pods: every address of their network is this machine. */
+async function startEngines(): Promise<Server> {
+  const route = spawnSync('ip', ['route', 'replace', 'local', POD_NETWORK, 'dev', 'lo']);
+  if (route.status !== 0) throw new Error(`ip route needs root: ${route.stderr}`);
+  const figures = ['vllm:num_requests_waiting', 'vllm:num_requests_running']
+    .map((name) => `${name}{model_name="m"} 0\n`)
+    .join('');
+  const server = createServer((request, response) => {
+    response.end(request.url === '/metrics' ? figures : '{}');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(ENGINE_PORT, '0.0.0.0', 4096, resolve);
+  });
+  return server;
+}
+
+/** Under the rights of an installation, with the options of one. */
+async function startOperator(plane: ControlPlane): Promise<{ child: Child; url: string }> {
+  const { client } = plane;
+  for (const object of operatorAccess({ namespace: NAMESPACE })) {
+    const [version = '', group = ''] = object.apiVersion.split('/').reverse();
+    const { kind } = object;
+    const namespaced = ['ServiceAccount', 'Role', 'RoleBinding'].includes(kind);
+    const type = { group, version, kind, plural: `${kind.toLowerCase()}s`, namespaced };
+    await client.apply(type, object, { fieldManager: 'bench', force: true });
+  }
+  const { status } = (await client.request({
+    method: 'POST',
+    path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${OPERATOR_NAME}/token`,
+    body: {
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenRequest',
+      spec: { expirationSeconds: 7200 },
+    },
+  })) as { status: { token: string } };
+  const child = startChild(
+    'operator',
+    process.execPath,
+    [
+      join(import.meta.dirname, '../operator/main.ts'),
+      `--kubeconfig=${plane.pki.tokenKubeconfig('operator', plane.server, status.token)}`,
+      '--port=0',
+      '--metrics-api=none',
+      '--image-pull-policy=Never',
+      '--describe-timeout=1s',
+    ],
+    {
+      logFile: join(plane.folder, 'log/operator.log'),
+      env: { NODE_EXTRA_CA_CERTS: '', ...OPERATOR_ENVIRONMENT },
+    },
+  );
+  const url = await eventually(
+    'the operator listens',
+    () => /listening on (http:\/\/\S+?)"/.exec(child.tail(10_000))?.[1] ?? '',
+    { explain: () => child.tail() },
+  );
+  return { child, url: url.replace('0.0.0.0', '127.0.0.1') };
+}
+
+/** Calls `work` for 0 .. count - 1, a few at a time. */
+async function inParallel(count: number, work: (index: number) => Promise<unknown>): Promise<void> {
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < count) await work(next++);
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, lane));
+}
+
+const list = async (client: KubeClient): Promise<readonly NVLMDeployment[]> => {
+  const path = collectionPath(NVLM_RESOURCE, 'default');
+  const { items } = (await client.request({ method: 'GET', path })) as {
+    readonly items: readonly NVLMDeployment[];
+  };
+  return items;
+};
+
+/** Seconds until every deployment satisfies `test`. */
+async function untilAll(
+  client: KubeClient,
+  count: number,
+  test: (deployment: NVLMDeployment) => boolean,
+  progress: (done: number) => void,
+  timeoutSeconds = 1800,
+): Promise<number> {
+  const startedAt = performance.now();
+  for (;;) {
+    const done = (await list(client)).filter(test).length;
+    progress(done);
+    const seconds = (performance.now() - startedAt) / 1000;
+    if (done === count) return seconds;
+    if (seconds > timeoutSeconds) {
+      throw new Error(`${done} of ${count} deployments after ${Math.round(seconds)} s`);
+    }
+    await sleep(Math.min(5000, 200 + count));
+  }
+}
+
+/** Versions of all that the operator may write: equal sums, no write. */
+async function versions(client: KubeClient): Promise<string> {
+  const kinds = ['pod', 'service', 'podDisruptionBudget', 'networkPolicy'] as const;
+  const types = [NVLM_RESOURCE, ...kinds.map((kind) => RESOURCES[kind])];
+  const parts = [];
+  for (const type of types) {
+    const path = collectionPath(type, 'default');
+    const { items } = (await client.request({ method: 'GET', path })) as KubeList<KubeObject>;
+    parts.push(...items.map(({ metadata }) => metadata.resourceVersion));
+  }
+  return parts.join(' ');
+}
+
+function processFigures({ process: { pid } }: Child): { rss: number; peak: number; cpu: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const mebibytes = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) / 1024;
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return {
+    rss: mebibytes('VmRSS'),
+    peak: mebibytes('VmHWM'),
+    cpu: (Number(fields[11]) + Number(fields[12])) / 100,
+  };
+}
+
+/** Throws where the machine cannot give pods addresses, or the cluster does not settle within half an hour. */
+export async function operatorBench(
+  { deployments, pods, steadySeconds }: OperatorBenchOptions,
+  progress: Progress,
+): Promise<BenchResult> {
+  const replicas = Math.max(1, Math.round(pods / deployments));
+  const engines = await startEngines();
+  progress(undefined, 'control plane');
+  const plane = await startControlPlane({
+    kwok: true,
+    crds: [customResourceDefinition as unknown as KubeObject],
+    podCidr: '10.252.0.1/16',
+  });
+  let operator: Child | undefined;
+  try {
+    const { client } = plane;
+    progress(0.02, 'nodes');
+    await createNodes(client, [
+      {
+        prefix: 'a100',
+        count: Math.ceil((deployments * replicas) / 8),
+        product: 'NVIDIA-A100-SXM4-80GB',
+      },
+      { prefix: 'cpu', count: Math.ceil(deployments / 100) },
+    ]);
+    const started = await startOperator(plane);
+    operator = started.child;
+    const child = operator;
+    const read = async (): Promise<MetricsReading> =>
+      new MetricsReading(await (await fetch(`${started.url}/metrics`)).text());
+    await eventually(
+      'the operator leads',
+      async () => (await read()).value('nvlm_operator_is_leader') === 1,
+      {
+        timeoutMs: 60_000,
+      },
+    );
+    const idle = processFigures(child);
+
+    const createdAt = performance.now();
+    await inParallel(deployments, (index) =>
+      client.request({
+        method: 'POST',
+        path: collectionPath(NVLM_RESOURCE, 'default'),
+        body: {
+          apiVersion: 'serving.nvlm.dev/v1alpha1',
+          kind: 'NVLMDeployment',
+          metadata: { name: nameOf(index) },
+          spec: {
+            model: { source: 'hf://nvidia/NVLM-D-72B' },
+            parallelism: { tensor: 1 },
+            replicas,
+          },
+        },
+      }),
+    );
+    const creating = (performance.now() - createdAt) / 1000;
+    await untilAll(
+      client,
+      deployments,
+      ({ status }) => status?.readyReplicas === replicas,
+      (done) => progress(0.05 + (0.55 * done) / deployments, `${done} of ${deployments} ready`),
+    );
+    const settling = (performance.now() - createdAt) / 1000;
+    const settled = await read();
+    const afterSettling = processFigures(child);
+
+    progress(0.6, 'rest before the steady state');
+    // Statuses follow pods by moments, and describe Jobs end.
+    let before = await versions(client);
+    await eventually(
+      'nothing is written any more',
+      async () => {
+        await sleep(5000);
+        const now = await versions(client);
+        const isSame = now === before;
+        before = now;
+        return isSame;
+      },
+      { timeoutMs: 300_000 },
+    );
+    const steadyStart = await read();
+    const steadyCpu = processFigures(child).cpu;
+    for (let second = 0; second < steadySeconds; second++) {
+      progress(0.65 + (0.15 * second) / steadySeconds, 'steady state');
+      await sleep(1000);
+    }
+    const steadyEnd = await read();
+    const steady = processFigures(child);
+    const steadyIsUnchanged = (await versions(client)) === before;
+
+    const editedAt = await read();
+    const editStart = performance.now();
+    await inParallel(deployments, (index) =>
+      client.request({
+        method: 'PATCH',
+        path: objectPath(NVLM_RESOURCE, nameOf(index), 'default'),
+        contentType: 'application/merge-patch+json',
+        body: { spec: { rollout: { maxSurge: 2 } } },
+      }),
+    );
+    const editing = (performance.now() - editStart) / 1000;
+    await untilAll(
+      client,
+      deployments,
+      ({ metadata, status }) => status?.observedGeneration === metadata.generation,
+      (done) => progress(0.8 + (0.1 * done) / deployments, `${done} of ${deployments} told`),
+    );
+    const edited = (performance.now() - editStart) / 1000;
+    const editedEnd = await read();
+
+    progress(0.9, 'API server killed');
+    await plane.parts.get('kube-apiserver')?.stop('SIGKILL');
+    await sleep(2000);
+    await plane.restart('kube-apiserver');
+    const backAt = performance.now();
+    await client.request({
+      method: 'PATCH',
+      path: objectPath(NVLM_RESOURCE, nameOf(0), 'default'),
+      contentType: 'application/merge-patch+json',
+      body: { spec: { rollout: { maxSurge: 1 } } },
+    });
+    await eventually(
+      'the operator answers an edit again',
+      async () => {
+        const path = objectPath(NVLM_RESOURCE, nameOf(0), 'default');
+        const { metadata, status } = (await client.request({
+          method: 'GET',
+          path,
+        })) as NVLMDeployment;
+        return status?.observedGeneration === metadata.generation;
+      },
+      { timeoutMs: 120_000 },
+    );
+    const recovery = (performance.now() - backAt) / 1000;
+    const last = processFigures(child);
+
+    const settlePhase = settled.reconciles();
+    const editPhase = editedEnd.reconciles(editedAt);
+    const allPhases = editedEnd.reconciles();
+    const calls = settled.calls();
+    const writes = steadyEnd.writes(steadyStart);
+    const others = [...plane.parts].map(([name, part]) => [name, processFigures(part)] as const);
+    const milliseconds = (value: number): string => figure(value * 1000);
+    return {
+      name: 'operator',
+      tables: [
+        {
+          title: `${deployments} NVLMDeployments, ${deployments * replicas} pods on KWOK`,
+          columns: ['what', 'measured', 'target'],
+          rows: [
+            ['reconcile p50, all phases', `${milliseconds(allPhases.quantile(0.5))} ms`, ''],
+            [
+              'reconcile p99, all phases',
+              `${milliseconds(allPhases.quantile(0.99))} ms`,
+              '< 100 ms',
+            ],
+            [
+              'reconcile p99 while settling',
+              `${milliseconds(settlePhase.quantile(0.99))} ms`,
+              '< 100 ms',
+            ],
+            [
+              'reconcile p99 after an edit of all',
+              `${milliseconds(editPhase.quantile(0.99))} ms`,
+              '< 100 ms',
+            ],
+            ['all created', `${figure(creating)} s`, ''],
+            ['all ready, from the first creation', `${figure(settling)} s`, ''],
+            ['all edited', `${figure(editing)} s`, ''],
+            ['all edits observed, from the first', `${figure(edited)} s`, ''],
+            ['reconciles to settle', String(settlePhase.count), ''],
+            ['mean API call while settling', `${milliseconds(calls.seconds / calls.total)} ms`, ''],
+            ['API calls per reconcile while settling', figure(calls.total / settlePhase.count), ''],
+            ['failed reconciles', String(editedEnd.failedReconciles()), '0'],
+            [
+              `objects written in ${steadySeconds} s of steady state`,
+              steadyIsUnchanged ? 'none' : 'some',
+              'none',
+            ],
+            [`writes in that time, the Lease's among them`, String(writes), ''],
+            [
+              'CPU in steady state',
+              `${figure(((steady.cpu - steadyCpu) / steadySeconds) * 100)} % of a core`,
+              '',
+            ],
+            [
+              'RSS idle / settled / steady / end',
+              [idle, afterSettling, steady, last].map(({ rss }) => figure(rss)).join(' / ') +
+                ' MiB',
+              '< 400 MiB',
+            ],
+            ['RSS at most', `${figure(last.peak)} MiB`, '< 400 MiB'],
+            [
+              'edit answered after the API server was killed, from its return',
+              `${figure(recovery)} s`,
+              '',
+            ],
+          ],
+          note: 'One operator without the metrics API; the whole control plane and KWOK share the cores with it.',
+        },
+        {
+          title: 'API calls of the operator while settling',
+          columns: ['verb', 'code', 'calls', 'mean ms'],
+          rows: calls.rows.map(({ verb, code, count, seconds }) => [
+            verb,
+            code,
+            String(count),
+            milliseconds(seconds / count),
+          ]),
+        },
+        {
+          title: 'Processor time and memory of all parts at the end',
+          columns: ['part', 'CPU s', 'RSS MiB'],
+          rows: [['operator', last] as const, ...others].map(([name, { cpu, rss }]) => [
+            name,
+            figure(cpu),
+            figure(rss),
+          ]),
+        },
+      ],
+      charts: [
+        {
+          name: 'operator-reconcile',
+          kind: 'line',
+          title: 'Reconcile time, share of reconciles at most so long',
+          xLabel: 'ms',
+          yLabel: 'share',
+          x: settlePhase.bounds.map((bound) => bound * 1000),
+          series: [
+            { name: 'settling', values: settlePhase.shares },
+            { name: 'after an edit of all', values: editPhase.shares },
+          ],
+        },
+      ],
+      figures: {
+        deployments,
+        pods: deployments * replicas,
+        creating,
+        settling,
+        editing,
+        edited,
+        recovery,
+        reconcile: {
+          settling: settlePhase.summary,
+          edit: editPhase.summary,
+          all: allPhases.summary,
+        },
+        calls: calls.rows,
+        steadyWrites: writes,
+        steadyIsUnchanged,
+        memory: { idle, afterSettling, steady, last },
+        parts: Object.fromEntries(others),
+      },
+    };
+  } finally {
+    await operator?.stop('SIGTERM', 10_000);
+    await plane.stop();
+    engines.closeAllConnections();
+    await new Promise((resolve) => engines.close(resolve));
+  }
+}
