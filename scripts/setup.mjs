@@ -14,6 +14,7 @@ const commands = {
   operator: ['operator/main.ts'],
   bench: ['bench/main.ts'],
   plan: ['sizing/main.ts'],
+  images: ['images/build.mjs'],
   test: ['scripts/test.mjs'],
   build: undefined,
 };
