@@ -6,8 +6,8 @@ import { isNotFound } from './kube/errors.ts';
 import { type KubeObject, objectPath, RESOURCES } from './kube/resource.ts';
 import { Authorizer } from './metrics-api/authorize.ts';
 import { type FrontProxyConfig, readFrontProxyConfig } from './metrics-api/front-proxy.ts';
-import { obtainMaterial } from './metrics-api/material.ts';
-import { register } from './metrics-api/provider.ts';
+import { isTrusted, obtainMaterial } from './metrics-api/material.ts';
+import { register, registeredAuthorities } from './metrics-api/provider.ts';
 import { MetricsServer, type MetricsSource } from './metrics-api/server.ts';
 import { CUSTOM_GROUP, EXTERNAL_GROUP } from './metrics-api/values.ts';
 import type { MetricsState } from './nvlm/context.ts';
@@ -66,7 +66,9 @@ export async function serveMetrics(
         server = new MetricsServer({ source, authorizer, onError }, current);
         listening(await server.listen(options.host, options.port));
       }
-      server.update(current, await readFrontProxy(client));
+      // A renewed certificate waits until the API server trusts its authority beside the old one: until then callers refuse it.
+      const isBelieved = isTrusted(current, await registeredAuthorities(provider));
+      server.update(isBelieved ? current : server.tls, await readFrontProxy(client));
       if (options.isLeader()) onState(await register(provider, current.authorityBundle, signal));
       else onState(await look(client, provider));
     } catch (error) {

@@ -80,5 +80,11 @@ function readMaterial(secret: Secret | undefined): Material {
   };
 }
 
+/** Whether who trusts `authorities` (PEM) believes the certificate of `material`. */
+export const isTrusted = ({ authorityBundle }: Material, authorities: string): boolean => {
+  const authority = firstCertificate(authorityBundle);
+  return authority !== '' && authorities.includes(authority);
+};
+
 const firstCertificate = (bundle: string): string =>
   /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/.exec(bundle)?.[0] ?? '';

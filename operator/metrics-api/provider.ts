@@ -89,6 +89,18 @@ export async function register(
   };
 }
 
+/** The authorities that the API server trusts for our Service at this moment, as PEM; empty where nobody or somebody else is registered. */
+export async function registeredAuthorities({
+  client,
+  group,
+  versions,
+  service,
+}: ProviderOptions): Promise<string> {
+  const found = await find(client, `${versions[0]}.${group}`);
+  if (found === undefined || !isOurs(found, service)) return '';
+  return Buffer.from(found.spec.caBundle ?? '', 'base64').toString('utf8');
+}
+
 /** Undefined where the role has another name or may not be read: an operator that was not installed by our charts. */
 async function ownerOf(client: KubeClient, name: string): Promise<OwnerReference | undefined> {
   const type = {
