@@ -21,7 +21,7 @@ const mayImport: Record<string, readonly string[]> = {
   'engine/model': ['kernels', 'engine/protocol', 'type engine/weights'],
   'engine/cache': [],
   'engine/scheduler': ['engine/cache', 'engine/protocol', 'type engine/model'],
-  'engine/vision': ['engine/model', 'engine/protocol'],
+  'engine/vision': ['engine/model', 'engine/protocol', 'kernels'],
   'engine/server': [
     'engine/protocol',
     'engine/tokenizer',

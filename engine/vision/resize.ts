@@ -2,26 +2,21 @@
  * Bicubic resampling bit-equal to Pillow's `Image.resize(size, BICUBIC)` of 8-bit images: antialiased, a = -0.5, weights in
  * fixed point with 22 bits, one axis into 8 bits, then the other. Source of the algorithm: Pillow, src/libImaging/Resample.c.
  */
+import { nativeResampler, type ResampleAxis, type Resampler } from '#kernels/resample.ts';
 import type { RgbImage } from './pixels.ts';
 
 const PRECISION_BITS = 22;
 const HALF = 1 << (PRECISION_BITS - 1);
 const CUBIC_SUPPORT = 2;
 
-/** For each output position the first input position that counts, how many count, and their weights. */
-export interface ResampleWeights {
-  /** Weights stored for each output position; those beyond its count are 0. */
-  readonly taps: number;
-  /** [output] */
-  readonly first: Int32Array;
-  /** [output] */
-  readonly count: Int32Array;
-  /** [output, taps], times 2^22 */
-  readonly weights: Int32Array;
-}
-
-/** Throws RangeError when a size is not a positive integer. */
-export function resizeBicubic(image: RgbImage, width: number, height: number): RgbImage {
+/** Throws RangeError when a size is not a positive integer. Blocks its thread: tens of milliseconds for a large picture. */
+export function resizeBicubic(
+  image: RgbImage,
+  width: number,
+  height: number,
+  { rows: resampleRows, columns: resampleColumns }: Resampler = nativeResampler() ??
+    PLAIN_RESAMPLER,
+): RgbImage {
   for (const edge of [image.width, image.height, width, height]) {
     if (!Number.isInteger(edge) || edge < 1)
       throw new RangeError(`an edge must be 1 pixel or more, not ${edge}`);
@@ -31,8 +26,8 @@ export function resizeBicubic(image: RgbImage, width: number, height: number): R
   let rows = image.height;
   const vertical = bicubicWeights(image.height, height);
   if (isVerticalFirst(image, width, height)) {
-    data = resampleColumns(data, image.width, vertical, height);
-    data = resampleRows(data, image.width, 0, height, bicubicWeights(image.width, width), width);
+    data = resampleColumns(data, image.width, vertical);
+    data = resampleRows(data, image.width, 0, height, bicubicWeights(image.width, width));
     return { width, height, data };
   }
   if (width !== image.width) {
@@ -41,10 +36,10 @@ export function resizeBicubic(image: RgbImage, width: number, height: number): R
     const last = height - 1;
     const bottom = vertical.first[last]! + vertical.count[last]!;
     rows = bottom - top;
-    data = resampleRows(data, image.width, top, rows, bicubicWeights(image.width, width), width);
+    data = resampleRows(data, image.width, top, rows, bicubicWeights(image.width, width));
     for (let y = 0; y < height; y++) vertical.first[y]! -= top;
   }
-  if (height !== image.height) data = resampleColumns(data, width, vertical, height);
+  if (height !== image.height) data = resampleColumns(data, width, vertical);
   return { width, height, data };
 }
 
@@ -63,7 +58,7 @@ function cubic(distance: number): number {
   return 0;
 }
 
-export function bicubicWeights(inputSize: number, outputSize: number): ResampleWeights {
+export function bicubicWeights(inputSize: number, outputSize: number): ResampleAxis {
   const scale = inputSize / outputSize;
   const filterScale = Math.max(scale, 1);
   const support = CUBIC_SUPPORT * filterScale;
@@ -99,15 +94,14 @@ function clip8(sum: number): number {
   return value < 0 ? 0 : Math.min(value, 255);
 }
 
-/** Rows `top` to `top + rows - 1` of a `inputWidth` wide image, each resampled to `width`. */
 function resampleRows(
   source: Uint8Array,
   inputWidth: number,
   top: number,
   rows: number,
-  { taps, first, count, weights }: ResampleWeights,
-  width: number,
+  { taps, first, count, weights }: ResampleAxis,
 ): Uint8Array {
+  const width = first.length;
   const out = new Uint8Array(rows * width * 3);
   let at = 0;
   for (let row = 0; row < rows; row++) {
@@ -137,9 +131,9 @@ function resampleRows(
 function resampleColumns(
   source: Uint8Array,
   width: number,
-  { taps, first, count, weights }: ResampleWeights,
-  height: number,
+  { taps, first, count, weights }: ResampleAxis,
 ): Uint8Array {
+  const height = first.length;
   const stride = width * 3;
   const out = new Uint8Array(height * stride);
   const sums = new Int32Array(stride);
@@ -157,3 +151,6 @@ function resampleColumns(
   }
   return out;
 }
+
+/** The same in TypeScript: where the addon is not built, and to check it. */
+export const PLAIN_RESAMPLER: Resampler = { rows: resampleRows, columns: resampleColumns };

@@ -78,6 +78,26 @@ export interface Addon {
   availableIsas(): string[];
   blockBytes(blockSize: number, kvHeads: number, headSize: number, wide: boolean): number;
   measurePeak(isa: string, threads: number): Peak;
+  /** See kernels/resample.ts, which checks what comes here. */
+  resampleRows(
+    source: Uint8Array,
+    width: number,
+    rows: number,
+    taps: number,
+    first: Int32Array,
+    count: Int32Array,
+    weights: Int32Array,
+    out: Uint8Array,
+  ): void;
+  resampleColumns(
+    source: Uint8Array,
+    width: number,
+    taps: number,
+    first: Int32Array,
+    count: Int32Array,
+    weights: Int32Array,
+    out: Uint8Array,
+  ): void;
 }
 
 const defaultPath = fileURLToPath(new URL('../build/nvlm.node', import.meta.url));

@@ -1,8 +1,9 @@
-// The face of the kernels towards JavaScript: two classes and three functions. kernels/cpu.ts validates everything before it
+// The face of the kernels towards JavaScript: two classes and five functions. kernels/cpu.ts validates everything before it
 // comes here; no call blocks the event loop for longer than a copy of a step's inputs.
 #include <napi.h>
 
 #include "cpu/dispatch.h"
+#include "image/resample.h"
 #include "peak.h"
 #include "read_spec.h"
 #include "runner.h"
@@ -275,12 +276,33 @@ Napi::Value measurePeak(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// info[at ..]: taps, first, count, weights, out. kernels/resample.ts has checked them.
+ResampleAxis readAxis(const Napi::CallbackInfo& info, size_t at) {
+  const auto numbers = [&](size_t i) { return info[i].As<Napi::Int32Array>(); };
+  return {static_cast<int64_t>(numbers(at + 1).ElementLength()), info[at].ToNumber().Int64Value(), numbers(at + 1).Data(),
+          numbers(at + 2).Data(), numbers(at + 3).Data()};
+}
+
+// (source, width, rows, taps, first, count, weights, out)
+void resampleRowsOf(const Napi::CallbackInfo& info) {
+  resampleRows(info[0].As<Napi::Uint8Array>().Data(), info[1].ToNumber().Int64Value(), info[2].ToNumber().Int64Value(),
+               readAxis(info, 3), info[7].As<Napi::Uint8Array>().Data());
+}
+
+// (source, width, taps, first, count, weights, out)
+void resampleColumnsOf(const Napi::CallbackInfo& info) {
+  resampleColumns(info[0].As<Napi::Uint8Array>().Data(), info[1].ToNumber().Int64Value(), readAxis(info, 2),
+                  info[6].As<Napi::Uint8Array>().Data());
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Model", ModelObject::define(env));
   exports.Set("Runner", RunnerObject::define(env));
   exports.Set("availableIsas", Napi::Function::New(env, availableIsas));
   exports.Set("blockBytes", Napi::Function::New(env, blockBytes));
   exports.Set("measurePeak", Napi::Function::New(env, measurePeak));
+  exports.Set("resampleRows", Napi::Function::New<resampleRowsOf>(env));
+  exports.Set("resampleColumns", Napi::Function::New<resampleColumnsOf>(env));
   return exports;
 }
 
