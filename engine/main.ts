@@ -76,6 +76,10 @@ async function load(): Promise<LoadedModel> {
       maxModelLength: options.maxModelLength,
       blockSize: options.blockSize,
       kvCacheMemory: options.kvCacheMemory,
+      imageFetching: {
+        allowedHosts: options.imageUrlHosts,
+        timeoutMs: options.imageFetchTimeout,
+      },
       onProgress: (fraction, note) => bar.update(fraction, note),
     });
     bar.done(model.description);

@@ -104,8 +104,14 @@ export const SERVE_OPTIONS = {
   ),
   'api-keys-file': optional(text, 'File with one API key per line'),
   'cors-origin': required(list, '', "Origins of other sites' pages that may call; * for all"),
-  'max-body-bytes': required(bytes, '4MiB', 'Largest HTTP body'),
-  'max-frame-bytes': required(bytes, '4MiB', 'Largest WebSocket frame'),
+  'max-body-bytes': required(bytes, '16MiB', 'Largest HTTP body; pictures come in base64'),
+  'max-frame-bytes': required(bytes, '16MiB', 'Largest WebSocket frame; pictures come in base64'),
+  'image-url-hosts': required(
+    list,
+    '',
+    'Hosts that pictures are fetched from over https, *.example.com for all below; none: data URLs only',
+  ),
+  'image-fetch-timeout': required(duration, '10s', 'How long fetching one picture may take'),
   'max-sockets': required(integer(1, 100_000), '1024', 'WebSockets open at once'),
   'max-buffered-bytes': required(
     bytes,

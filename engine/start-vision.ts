@@ -9,6 +9,7 @@ import { DEFAULT_IMAGE_LIMITS } from './vision/decode.ts';
 import { ImageEncoder } from './vision/encoder.ts';
 import { ImageReader } from './vision/image-reader.ts';
 import { ImageWorkers } from './vision/image-workers.ts';
+import type { ImageFetching } from './vision/sources.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
 
 /** One picture of NVLM-D at most: six tiles and a thumbnail. */
@@ -26,7 +27,11 @@ export async function loadVision(
   checkpoint: Checkpoint,
   tokenizer: Tokenizer,
   backend: Backend,
-  options: { readonly dtype: ComputeType | 'auto'; readonly threads: number },
+  options: {
+    readonly dtype: ComputeType | 'auto';
+    readonly threads: number;
+    readonly imageFetching?: ImageFetching | undefined;
+  },
 ): Promise<LoadedVision | undefined> {
   const model = buildVision(checkpoint);
   if (model === undefined) return undefined;
@@ -51,6 +56,7 @@ export async function loadVision(
       workers,
       limits: DEFAULT_IMAGE_LIMITS,
       maxImages: MAX_IMAGES,
+      fetching: options.imageFetching,
     }),
     close: async () => {
       await workers.close();

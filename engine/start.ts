@@ -16,6 +16,7 @@ import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
 import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
 import type { ImageReader } from './vision/image-reader.ts';
+import type { ImageFetching } from './vision/sources.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
 import { openCheckpoint } from './weights/open.ts';
 import { resolveModel } from './weights/resolve.ts';
@@ -40,6 +41,8 @@ export interface LoadOptions {
   /** 0..1 of the phase named by `note`; undefined when its size is not known. */
   readonly onProgress?: (fraction: number | undefined, note: string) => void;
   readonly signal?: AbortSignal;
+  /** Hosts that pictures may be fetched from; none by default. */
+  readonly imageFetching?: ImageFetching;
 }
 
 export interface EngineStartOptions {
@@ -143,6 +146,7 @@ export async function loadModel(
   const vision = await loadVision(checkpoint, tokenizer, backend, {
     dtype: options.dtype,
     threads,
+    imageFetching: options.imageFetching,
   });
   const runners: Runner[] = [];
   const runner = (count: number) => {

@@ -10,12 +10,13 @@ export interface Picture extends PictureRef {
 /** Said to the reader as it is. */
 export class PictureError extends Error {}
 
-const MAX_BYTES = 32 * 2 ** 20;
+/** A frame of the server's 16 MiB holds it in base64, with its question. */
+const MAX_BYTES = 11 * 2 ** 20;
 
 /** Throws PictureError for what the browser cannot show. */
 export async function readPicture(file: File, id: string): Promise<Picture> {
   const name = file.name === '' ? 'picture' : file.name;
-  if (file.size > MAX_BYTES) throw new PictureError(`${name} is larger than 32 MiB.`);
+  if (file.size > MAX_BYTES) throw new PictureError(`${name} is larger than 11 MiB.`);
   const url = await new Promise<string>((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener('load', () => resolve(String(reader.result)));

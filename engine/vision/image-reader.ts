@@ -7,7 +7,7 @@ import type { ImageLimits } from './decode.ts';
 import type { ImageEncoder } from './encoder.ts';
 import { ImageError } from './errors.ts';
 import type { ImageWorkers } from './image-workers.ts';
-import { readDataUrl } from './sources.ts';
+import { type ImageFetching, readSource } from './sources.ts';
 import { imageText } from './tiling.ts';
 
 export interface ReadImage {
@@ -29,6 +29,7 @@ export interface ImageReaderParts {
   readonly limits: ImageLimits;
   /** In one request. */
   readonly maxImages: number;
+  readonly fetching: ImageFetching | undefined;
 }
 
 export class ImageReader {
@@ -75,8 +76,8 @@ export class ImageReader {
   }
 
   async #readOne({ url, detail }: ImagePart): Promise<ReadImage> {
-    const { model, encoder, workers, limits } = this.#parts;
-    const bytes = readDataUrl(url, limits.maxBytes);
+    const { model, encoder, workers, limits, fetching } = this.#parts;
+    const bytes = await readSource(url, limits.maxBytes, fetching);
     const cut = model.tiling.isDynamic && detail !== 'low' ? 'dynamic' : 'low';
     const digest = createHash('sha256').update(cut).update(bytes).digest('hex');
     const known = encoder.find(digest);
