@@ -86,6 +86,8 @@ export function registerResponses(app: FastifyInstance, context: ServerContext):
     const cancelOnClose = () => run.cancel();
     if (!run.background) {
       reply.raw.once('close', cancelOnClose);
+      // Its event is over when the client went while pictures were read.
+      if (reply.raw.destroyed) run.cancel();
       void run.done.then(() => reply.raw.off('close', cancelOnClose));
     }
     if (isStream) return streamRun(context, reply, run, 0, !run.background);

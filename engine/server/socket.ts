@@ -9,7 +9,11 @@ import {
   parseFields,
   string,
 } from '#engine/protocol/fields.ts';
-import { parseResponsesRequest } from '#engine/protocol/responses-request.ts';
+import {
+  parseResponsesRequest,
+  type ResponsesRequest,
+} from '#engine/protocol/responses-request.ts';
+import { AwaitedFrames } from './binary-frames.ts';
 import type { ServerContext } from './context.ts';
 import { type EventSink, feedEvents } from './event-feed.ts';
 import { asNvlmError, errorEvent } from './http-errors.ts';
@@ -59,6 +63,7 @@ export class SocketSession {
   #heardAt = performance.now();
   #busyAt = performance.now();
   #drain: PromiseWithResolvers<void> | undefined;
+  #awaited: AwaitedFrames | undefined;
 
   /** `onEmpty` is called whenever the last lane falls idle. */
   constructor(context: ServerContext, socket: WebSocket, requestId: string, onEmpty: () => void) {
@@ -125,8 +130,13 @@ export class SocketSession {
     let streamId: string | undefined;
     try {
       if (this.#isClosing) return;
-      if (isBinary) throw new NvlmError('invalid_frame', 'expected a text frame, got a binary one');
       const { maxFrameBytes } = this.#context.options;
+      if (isBinary) {
+        streamId = this.#awaited?.streamId;
+        this.#receiveBinary(data);
+        return;
+      }
+      this.#interrupt();
       if (data.length > maxFrameBytes) {
         throw new NvlmError(
           'request_too_large',
@@ -150,10 +160,33 @@ export class SocketSession {
     }
   }
 
+  #receiveBinary(data: Buffer): void {
+    const awaited = this.#awaited;
+    if (awaited === undefined) {
+      throw new NvlmError('invalid_frame', 'expected a text frame, got a binary one');
+    }
+    this.#awaited = undefined;
+    const frame = awaited.add(data);
+    if (frame === undefined) this.#awaited = awaited;
+    else this.#create(frame, awaited.streamId);
+  }
+
+  /** A request that waits for binary frames is refused when another frame comes. */
+  #interrupt(): void {
+    const awaited = this.#awaited;
+    this.#awaited = undefined;
+    if (awaited !== undefined) this.#sendError(awaited.interrupted(), awaited.streamId);
+  }
+
   #dispatch(frame: Record<string, unknown>, streamId: string | undefined): void {
     switch (frame.type) {
       case 'response.create':
-        this.#create(frame, streamId);
+        if (frame.binary_frames === undefined || frame.binary_frames === null) {
+          this.#create(frame, streamId);
+        } else {
+          const { maxFrameBytes } = this.#context.options;
+          this.#awaited = new AwaitedFrames(frame, streamId, maxFrameBytes);
+        }
         return;
       case 'response.cancel':
         this.#cancel(frame, streamId);
@@ -177,22 +210,29 @@ export class SocketSession {
     const request = parseResponsesRequest(body);
     this.#enqueue(streamId, async (lane) => {
       lane.isStarting = true;
-      await this.#context.turns.take();
-      lane.isStarting = false;
-      if (this.#isClosing) return;
-      const run = await createResponse(this.#context, request, {
-        identity: {
-          requestId: `${this.#requestId}.${++this.#createdCount}`,
-          route: 'ws /v1/responses',
-          stream: true,
-        },
-        generate: wantsText,
-        ownResponse: (id) => this.#ownResponses.get(id),
+      const run = await this.#start(request, wantsText).finally(() => {
+        lane.isStarting = false;
       });
+      if (run === undefined) return;
       if (!run.isStored) this.#keepOwn(run);
       lane.run = run;
-      if (lane.isCancelled) run.cancel();
+      // While pictures were read it may have been cancelled, or its reader gone.
+      if (lane.isCancelled || (this.#isClosing && !run.background)) run.cancel();
       await this.#feed(run, streamId, 0, !run.background);
+    });
+  }
+
+  async #start(request: ResponsesRequest, generate: boolean): Promise<ResponseRun | undefined> {
+    await this.#context.turns.take();
+    if (this.#isClosing) return undefined;
+    return createResponse(this.#context, request, {
+      identity: {
+        requestId: `${this.#requestId}.${++this.#createdCount}`,
+        route: 'ws /v1/responses',
+        stream: true,
+      },
+      generate,
+      ownResponse: (id) => this.#ownResponses.get(id),
     });
   }
 

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { on, once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import OpenAI from 'openai';
+import { WebSocket } from 'ws';
 import { createEngine } from '#engine/scheduler/engine.ts';
 import type { BatchMode } from '#engine/scheduler/modes/table.ts';
 import type { GenerationEngine } from '#engine/scheduler/request.ts';
@@ -66,6 +68,13 @@ const load = (preset: Preset, maxBatchedTokens = 8192): Promise<LoadedModel> =>
     maxSequences: 8,
     maxBatchedTokens,
   });
+
+interface SocketEvent {
+  readonly type: string;
+  readonly delta?: string;
+  readonly code?: string;
+  readonly error?: { readonly code: string };
+}
 
 interface Answer {
   readonly choices: readonly [{ readonly token_ids: readonly number[] }];
@@ -277,6 +286,68 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
     assert.ok((second.usage?.input_tokens_details.cached_tokens ?? 0) >= 256);
     const items = await client.responses.inputItems.list(first.id);
     assert.ok(JSON.stringify(items.data).includes('input_image'));
+  });
+
+  /** Sends frames over a socket; the events until `count` terminal or error ones. */
+  async function overSocket(
+    frames: readonly (object | Buffer)[],
+    count = 1,
+  ): Promise<SocketEvent[]> {
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/v1/responses`);
+    const events: SocketEvent[] = [];
+    await once(socket, 'open');
+    for (const frame of frames) socket.send(Buffer.isBuffer(frame) ? frame : JSON.stringify(frame));
+    for await (const [data] of on(socket, 'message')) {
+      events.push(JSON.parse(String(data)));
+      const ends = events.filter(({ type }) =>
+        /^error$|^response\.(completed|incomplete|failed)$/.test(type),
+      );
+      if (ends.length === count) break;
+    }
+    socket.close();
+    return events;
+  }
+
+  const question = (picture: string, more: object = {}) => ({
+    type: 'response.create',
+    max_output_tokens: 8,
+    input: [
+      {
+        role: 'user',
+        content: [
+          { type: 'input_image', image_url: picture },
+          { type: 'input_text', text: 'What is shown in this image?' },
+        ],
+      },
+    ],
+    ...more,
+  });
+
+  test('a picture in a binary frame is read as the same one in a data URL', async () => {
+    const textOf = (events: SocketEvent[]) =>
+      events
+        .filter(({ type }) => type === 'response.output_text.delta')
+        .map(({ delta }) => delta)
+        .join('');
+    const inText = textOf(await overSocket([question(dataUrl(fileOf('i633')))]));
+    const inBinary = textOf(
+      await overSocket([question('frame:0', { binary_frames: 1 }), fileOf('i633')]),
+    );
+    assert.ok(inText.length > 0);
+    assert.equal(inBinary, inText);
+  });
+
+  test('binary frames that nobody announced, that do not come, and names of none are refused, and the socket stays', async () => {
+    const whole = question(dataUrl(fileOf('i633')));
+    const codes = (events: SocketEvent[]) =>
+      events.filter(({ type }) => type === 'error').map((event) => event.code ?? event.error?.code);
+    assert.deepEqual(codes(await overSocket([fileOf('i633'), whole], 2)), ['invalid_frame']);
+    const interrupted = [question('frame:0', { binary_frames: 2 }), fileOf('i633'), whole];
+    assert.deepEqual(codes(await overSocket(interrupted, 2)), ['invalid_frame']);
+    const nameless = [question('frame:1', { binary_frames: 1 }), fileOf('i633'), whole];
+    assert.deepEqual(codes(await overSocket(nameless, 2)), ['invalid_request']);
+    const tooMany = [question('frame:0', { binary_frames: 99 }), whole];
+    assert.deepEqual(codes(await overSocket(tooMany, 2)), ['invalid_request']);
   });
 
   const png = fileOf('i633');
