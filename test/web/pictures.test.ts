@@ -35,6 +35,8 @@ describe('pictures on the chat page, with a model that sees', {
       cacheDirectory: join(tmpdir(), 'nvlm-pictures-test'),
       maxSequences: 4,
       maxBatchedTokens: 4096,
+      // A random model goes on to the end of its context.
+      maxModelLength: 2048,
     });
     server = createServer({
       engine: model.startEngine({ mode: 'Continuous', maxSequences: 4, workers: 1 }),
