@@ -9,6 +9,7 @@ import { createServer } from './server/app.ts';
 import { defaultServerOptions } from './server/options.ts';
 import type { LoadedModel } from './start.ts';
 import { loadModel } from './start.ts';
+import { isChatTemplateName, NAMED_CHAT_TEMPLATES } from './tokenizer/named-chat-templates.ts';
 
 const root = join(import.meta.dirname, '..');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
@@ -58,6 +59,21 @@ function apiKeys(): readonly string[] {
   return [...(options.apiKey ?? []), ...fromFile];
 }
 
+/** Jinja source of --chat-template. */
+function chatTemplate(): string | undefined {
+  const { chatTemplate: choice } = options;
+  if (choice === undefined) return undefined;
+  if (isChatTemplateName(choice)) return NAMED_CHAT_TEMPLATES[choice];
+  try {
+    return readFileSync(choice, 'utf8');
+  } catch (error) {
+    return fail({
+      code: 'CHAT_TEMPLATE_UNREADABLE',
+      message: `--chat-template ${choice} cannot be read: ${(error as Error).message}; pass the path of a Jinja file, or one of ${Object.keys(NAMED_CHAT_TEMPLATES).join(', ')}.`,
+    });
+  }
+}
+
 async function load(): Promise<LoadedModel> {
   const bar = startStep(`Load ${options.model}`);
   try {
@@ -76,6 +92,7 @@ async function load(): Promise<LoadedModel> {
       maxModelLength: options.maxModelLength,
       blockSize: options.blockSize,
       kvCacheMemory: options.kvCacheMemory,
+      chatTemplate: chatTemplate(),
       imageFetching: {
         allowedHosts: options.imageUrlHosts,
         timeoutMs: options.imageFetchTimeout,

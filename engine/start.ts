@@ -14,6 +14,7 @@ import type { GenerationEngine } from './scheduler/request.ts';
 import { loadVision } from './start-vision.ts';
 import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
+import { isChatTemplateName, NAMED_CHAT_TEMPLATES } from './tokenizer/named-chat-templates.ts';
 import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
 import type { ImageReader } from './vision/image-reader.ts';
 import type { ImageFetching } from './vision/sources.ts';
@@ -41,6 +42,8 @@ export interface LoadOptions {
   /** 0..1 of the phase named by `note`; undefined when its size is not known. */
   readonly onProgress?: (fraction: number | undefined, note: string) => void;
   readonly signal?: AbortSignal;
+  /** Jinja source that is used instead of the checkpoint's. */
+  readonly chatTemplate?: string | undefined;
   /** Hosts that pictures may be fetched from; none by default. */
   readonly imageFetching?: ImageFetching;
 }
@@ -95,6 +98,11 @@ function totalMemory(): number {
   return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }
 
+/** The conversation template that the config of an NVLM-D checkpoint names, for one whose tokenizer files have none. */
+function templateOfConfig({ config }: Checkpoint): string | undefined {
+  return isChatTemplateName(config.template) ? NAMED_CHAT_TEMPLATES[config.template] : undefined;
+}
+
 /** Resolves, opens, repacks. Throws CheckpointError, ModelError, CacheMemoryError, KernelError or NvlmError, each with a code and a remedy. */
 export async function loadModel(
   options: LoadOptions,
@@ -113,6 +121,10 @@ export async function loadModel(
   });
   const checkpoint = await openCheckpoint(resolved.path);
   const tokenizer = createTokenizer(checkpoint.tokenizer);
+  const chatTemplate = createChatTemplate({
+    ...checkpoint,
+    chatTemplate: options.chatTemplate ?? checkpoint.chatTemplate ?? templateOfConfig(checkpoint),
+  });
   const described = buildProgram(checkpoint, {
     validTokenCount: tokenizer.vocabularySize,
     ...(options.maxModelLength === undefined ? {} : { maxModelLength: options.maxModelLength }),
@@ -166,7 +178,7 @@ export async function loadModel(
       '',
     ),
     tokenizer,
-    chatTemplate: createChatTemplate(checkpoint),
+    chatTemplate,
     images: vision?.images,
     parameterCount: described.parameterCount,
     maxModelLength,

@@ -23,6 +23,10 @@ const startTables: readonly (readonly [string, ErrorTable])[] = [
         meaning: 'more accelerators are asked for than the backend of this build uses',
         remedy: 'leave --tensor and --pipeline at 1',
       },
+      CHAT_TEMPLATE_UNREADABLE: {
+        meaning: 'the file of --chat-template cannot be read',
+        remedy: 'pass the path of a Jinja file, or chatml, qwen2 or qwen2p0',
+      },
     },
   ],
 ];

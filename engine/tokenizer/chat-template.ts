@@ -47,7 +47,7 @@ export function createChatTemplate(source: ChatTemplateSource): ChatTemplate {
 
 function refuseToRender(): never {
   throw templateError(
-    'the model has no chat template, so it takes no messages; send a plain prompt to /v1/completions instead',
+    'the model has no chat template, so it takes no messages; name one with --chat-template, or send a plain prompt to /v1/completions',
   );
 }
 
@@ -56,7 +56,7 @@ function parse(chatTemplate: string): Template {
     return new Template(chatTemplate);
   } catch (cause) {
     throw templateError(
-      `the chat template of the model cannot be read: ${reasonOf(cause)}; use a checkpoint with a valid one`,
+      `the chat template cannot be read: ${reasonOf(cause)}; name a valid one with --chat-template`,
       cause,
     );
   }

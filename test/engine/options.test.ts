@@ -61,6 +61,20 @@ test('a value that cannot be read is refused with what was expected', () => {
   refuses([], /NVLM_MAX_SEQUENCES: expected a whole number/, { NVLM_MAX_SEQUENCES: 'NaN' });
 });
 
+test('a chat template is one of the names or a path, and a misspelt name is refused with the nearest', () => {
+  assert.equal(read([]).chatTemplate, undefined);
+  assert.equal(read(['--chat-template', 'chatml']).chatTemplate, 'chatml');
+  assert.equal(read([], { NVLM_CHAT_TEMPLATE: 'qwen2p0' }).chatTemplate, 'qwen2p0');
+  assert.equal(read(['--chat-template', './mine']).chatTemplate, './mine');
+  assert.equal(read(['--chat-template', 'mine.jinja']).chatTemplate, 'mine.jinja');
+  refuses(['--chat-template', 'chatlm'], /--chat-template: .*got 'chatlm'; did you mean chatml\?/);
+  refuses(['--chat-template', 'qwen2po'], /did you mean qwen2p0\?/);
+  refuses(
+    ['--chat-template', 'llama'],
+    /expected chatml, qwen2, qwen2p0 or the path of a Jinja file/,
+  );
+});
+
 test('an on/off option may stand alone', () => {
   assert.equal(read(['--prefix-caching', 'off']).prefixCaching, false);
   assert.equal(read(['--prefix-caching', '--port', '1']).prefixCaching, true);

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import { on, once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import OpenAI from 'openai';
 import { WebSocket } from 'ws';
@@ -12,6 +19,8 @@ import type { GenerationEngine } from '#engine/scheduler/request.ts';
 import { createServer, type RunningServer } from '#engine/server/app.ts';
 import { defaultServerOptions } from '#engine/server/options.ts';
 import { type LoadedModel, loadModel } from '#engine/start.ts';
+import { createChatTemplate } from '#engine/tokenizer/chat-template.ts';
+import { NAMED_CHAT_TEMPLATES } from '#engine/tokenizer/named-chat-templates.ts';
 import { FIXTURES, PRESETS, type Preset } from '../support/golden.ts';
 import { type GoldenImageCase, goldenImages, readGoldenVision } from '../support/golden-images.ts';
 
@@ -60,9 +69,10 @@ async function serve(model: LoadedModel, engine: GenerationEngine) {
   return { server, url };
 }
 
-const load = (preset: Preset, maxBatchedTokens = 8192): Promise<LoadedModel> =>
+/** `model`: a preset, or a path. */
+const load = (model: string, maxBatchedTokens = 8192): Promise<LoadedModel> =>
   loadModel({
-    model: join(FIXTURES, 'nvlm-tiny', preset),
+    model: resolve(FIXTURES, 'nvlm-tiny', model),
     dtype: 'float32',
     cacheDirectory: join(tmpdir(), 'nvlm-images-test'),
     maxSequences: 8,
@@ -117,9 +127,12 @@ function assertGolden(golden: GoldenImageCase, answer: Answer): void {
 const hasOwnLines = ({ messages }: GoldenImageCase): boolean =>
   messages.every(({ content }) => !/[^\n]<image>|<image>[^\n]/.test(content));
 
-const casesOf = (preset: Preset): GoldenImageCase[] =>
+const casesOf = (
+  preset: Preset,
+  template: GoldenImageCase['template'] = 'qwen2',
+): GoldenImageCase[] =>
   readGoldenVision(preset).imageCases.filter(
-    (one) => one.template === 'qwen2' && isExact(one) && hasOwnLines(one),
+    (one) => one.template === template && isExact(one) && hasOwnLines(one),
   );
 
 for (const preset of PRESETS) {
@@ -143,8 +156,46 @@ for (const preset of PRESETS) {
         }
       });
     }
+
+    test('under the template chatml, prompt ids and greedy tokens are those of chat()', async () => {
+      const { server, url } = await serve(
+        {
+          ...model,
+          chatTemplate: createChatTemplate({
+            ...model.checkpoint,
+            chatTemplate: NAMED_CHAT_TEMPLATES.chatml,
+          }),
+        },
+        model.startEngine({ mode: 'Continuous', maxSequences: 8, workers: 2 }),
+      );
+      try {
+        const cases = casesOf(preset, 'chatml_hf');
+        assert.ok(cases.length >= 4);
+        const answers = await Promise.all(cases.map((one) => ask(url, one)));
+        for (const [i, one] of cases.entries()) assertGolden(one, answers[i]!);
+      } finally {
+        await server.close(1000);
+      }
+    });
   });
 }
+
+test('a checkpoint whose tokenizer has no chat template is asked by the one that its config names', async (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nvlm-no-template-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  const original = join(FIXTURES, 'nvlm-tiny/a');
+  for (const name of readdirSync(original)) symlinkSync(join(original, name), join(folder, name));
+  const file = 'tokenizer_config.json';
+  rmSync(join(folder, file));
+  const { chat_template: _, ...rest } = JSON.parse(readFileSync(join(original, file), 'utf8'));
+  writeFileSync(join(folder, file), JSON.stringify(rest));
+  const model = await load(folder);
+  context.after(() => model.close());
+  assert.equal(
+    model.chatTemplate.render([{ role: 'user', content: 'Hi' }], { addGenerationPrompt: true }),
+    '<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\nHi<|im_end|><|im_start|>assistant\n',
+  );
+});
 
 describe('pictures and the engine around them', { timeout: 300_000 }, () => {
   let model: LoadedModel;

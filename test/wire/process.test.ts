@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -100,6 +100,40 @@ test('cache memory that the machine does not have is refused with the number to 
   assert.equal(code, 1);
   assert.match(output, /CACHE_MEMORY_TOO_LARGE/);
   assert.match(output, /--kv-cache-memory/);
+});
+
+test('--chat-template takes a name or a Jinja file, and a file that cannot be read ends the start', {
+  skip,
+}, async (context) => {
+  const tiny = ['engine/main.ts', '--port=0', '--model=test/fixtures/nvlm-tiny/a'];
+  const promptOf = async (template: string): Promise<string> => {
+    const { child, listening } = run(context, [...tiny, `--chat-template=${template}`]);
+    const url = await listening();
+    const post = async (path: string, body: object) => {
+      const response = await fetch(`${url}${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      });
+      return (await response.json()) as { tokens: number[]; prompt: string };
+    };
+    const { tokens } = await post('/tokenize', { messages: [{ role: 'user', content: 'Hi' }] });
+    const { prompt } = await post('/detokenize', { tokens });
+    child.kill('SIGTERM');
+    return prompt;
+  };
+  assert.equal(
+    await promptOf('qwen2p0'),
+    '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n',
+  );
+  const folder = mkdtempSync(join(tmpdir(), 'nvlm-template-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'mine.jinja');
+  writeFileSync(file, '{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}');
+  assert.equal(await promptOf(file), '[user] Hi');
+  const missing = await run(context, [...tiny, `--chat-template=${folder}/none.jinja`]).ended;
+  assert.equal(missing.code, 1);
+  assert.match(missing.output, /CHAT_TEMPLATE_UNREADABLE.*none\.jinja.*chatml, qwen2, qwen2p0/);
 });
 
 test('a misspelt option or variable is refused with the nearest right one', () => {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { createChatTemplate } from '#engine/tokenizer/chat-template.ts';
 import { createTokenizer } from '#engine/tokenizer/create-tokenizer.ts';
+import { NAMED_CHAT_TEMPLATES } from '#engine/tokenizer/named-chat-templates.ts';
 import type { ChatMessage } from '#engine/tokenizer/tokenizer.ts';
 import { PRESETS, readGolden } from '../../support/golden.ts';
 
@@ -34,7 +35,7 @@ test("SmolLM2's messages become the prompts of Hugging Face", () => {
 });
 
 for (const preset of PRESETS) {
-  test(`nvlm-tiny ${preset}: text messages become the prompts and ids of Hugging Face`, () => {
+  test(`nvlm-tiny ${preset}: text messages become the prompts and ids of Hugging Face, by the tokenizer's template and by chat()`, () => {
     const { chat_template: chatTemplate } = readJson(`nvlm-tiny/${preset}/tokenizer_config.json`);
     const template = withTemplate(chatTemplate);
     const tokenizer = createTokenizer({
@@ -46,16 +47,41 @@ for (const preset of PRESETS) {
       readGolden(preset).textCases.map((each) => [each.id, each.promptIds]),
     );
     const prompts: Prompt[] = readJson('nvlm-tiny/prompts.json').cases;
-    const texts = prompts.filter((each) => each.template === 'qwen2' && each.images.length === 0);
-    assert.ok(texts.length > 0);
-    for (const { id, messages } of texts) {
-      const { prompt_sha256: digest } = cases.find((each: { id: string }) => each.id === id);
-      const prompt = template.render(messages, generate);
-      assert.equal(createHash('sha256').update(prompt).digest('hex'), digest);
-      assert.deepEqual(tokenizer.encode(prompt), goldenIds.get(id));
+    const texts = prompts.filter((each) => each.images.length === 0);
+    for (const [golden, templates] of [
+      ['qwen2', [template, withTemplate(NAMED_CHAT_TEMPLATES.qwen2)]],
+      ['chatml_hf', [withTemplate(NAMED_CHAT_TEMPLATES.chatml)]],
+    ] as const) {
+      const chosen = texts.filter((each) => each.template === golden);
+      assert.ok(chosen.length >= 6);
+      for (const { id, messages } of chosen) {
+        const { prompt_sha256: digest } = cases.find((each: { id: string }) => each.id === id);
+        for (const each of templates) {
+          const prompt = each.render(messages, generate);
+          assert.equal(createHash('sha256').update(prompt).digest('hex'), digest);
+          assert.deepEqual(tokenizer.encode(prompt), goldenIds.get(id));
+        }
+      }
     }
   });
 }
+
+test("qwen2p0 has Megatron's turns: those of qwen2, and no system turn that the client did not send", () => {
+  const template = withTemplate(NAMED_CHAT_TEMPLATES.qwen2p0);
+  const system = { role: 'system', content: 'Answer the questions.' };
+  const asked = '<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n';
+  assert.equal(template.render([user('Why?')], generate), asked);
+  assert.equal(
+    template.render([system, user('Why?')], generate),
+    `<|im_start|>system\nAnswer the questions.<|im_end|>\n${asked}`,
+  );
+  assert.equal(
+    template.render([user('Why?'), { role: 'assistant', content: 'So.' }], {
+      addGenerationPrompt: false,
+    }),
+    '<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n',
+  );
+});
 
 test('a template sees the special tokens, tojson, strftime_now and whether to prompt the assistant', () => {
   const template = withTemplate(
