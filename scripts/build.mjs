@@ -14,6 +14,7 @@ import {
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildOnce } from './build-once.mjs';
 import { run } from './command.mjs';
 import { findCompiler } from './prerequisites.mjs';
 import { startStep } from './progress.mjs';
@@ -85,53 +86,46 @@ export async function buildAddon({ sanitize = false } = {}) {
     version,
     sanitize ? 'sanitize' : 'release',
   );
-  const built = join(cacheDirectory, 'addon', key, 'nvlm.node');
+  const folder = join(cacheDirectory, 'addon', key);
   const wanted = join(root, sanitize ? 'kernels/build-sanitize' : 'kernels/build', 'nvlm.node');
   const stamp = `${wanted}.key`;
   if (existsSync(wanted) && readStamp(stamp) === key) return;
-  if (!existsSync(built)) {
-    await step(
+  await buildOnce(folder, (made) =>
+    step(
       sanitize ? 'Build the kernels (sanitizers)' : 'Build the kernels (C++)',
       async (progress) => {
-        const work = join(cacheDirectory, 'addon', `${key}.${process.pid}`);
+        const work = join(made, 'work');
         const generator = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : [];
-        mkdirSync(work, { recursive: true });
-        try {
-          await run(
-            'cmake',
-            [
-              '-S',
-              join(root, 'kernels'),
-              '-B',
-              work,
-              ...generator,
-              '-DCMAKE_BUILD_TYPE=Release',
-              `-DCMAKE_CXX_COMPILER=${compiler}`,
-              `-DNVLM_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
-            ],
-            { cwd: root },
-          );
-          await run('cmake', ['--build', work, '--parallel', '2'], {
-            cwd: root,
-            onLine: (line) => {
-              const ninja = /^\[(\d+)\/(\d+)\]/.exec(line);
-              const make = /^\[ *(\d+)%\]/.exec(line);
-              if (ninja) progress.update(Number(ninja[1]) / Number(ninja[2]));
-              else if (make) progress.update(Number(make[1]) / 100);
-            },
-          });
-          mkdirSync(dirname(built), { recursive: true });
-          // Rename last: two builds at once, or a killed one, never leave half an addon under the key.
-          copyFileSync(join(work, 'nvlm.node'), `${built}.${process.pid}`);
-          renameSync(`${built}.${process.pid}`, built);
-        } finally {
-          rmSync(work, { recursive: true, force: true });
-        }
+        await run(
+          'cmake',
+          [
+            '-S',
+            join(root, 'kernels'),
+            '-B',
+            work,
+            ...generator,
+            '-DCMAKE_BUILD_TYPE=Release',
+            `-DCMAKE_CXX_COMPILER=${compiler}`,
+            `-DNVLM_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
+          ],
+          { cwd: root },
+        );
+        await run('cmake', ['--build', work, '--parallel', '2'], {
+          cwd: root,
+          onLine: (line) => {
+            const ninja = /^\[(\d+)\/(\d+)\]/.exec(line);
+            const make = /^\[ *(\d+)%\]/.exec(line);
+            if (ninja) progress.update(Number(ninja[1]) / Number(ninja[2]));
+            else if (make) progress.update(Number(make[1]) / 100);
+          },
+        });
+        copyFileSync(join(work, 'nvlm.node'), join(made, 'nvlm.node'));
+        rmSync(work, { recursive: true });
       },
-    );
-  }
+    ),
+  );
   mkdirSync(dirname(wanted), { recursive: true });
-  copyFileSync(built, `${wanted}.new`);
+  copyFileSync(join(folder, 'nvlm.node'), `${wanted}.new`);
   renameSync(`${wanted}.new`, wanted);
   writeFileSync(stamp, key);
 }

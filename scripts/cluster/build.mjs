@@ -4,9 +4,10 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory, root } from '../build.mjs';
+import { buildOnce } from '../build-once.mjs';
 import { run } from '../command.mjs';
 import { startStep } from '../progress.mjs';
 
@@ -94,16 +95,10 @@ export async function buildCluster() {
   if (existsSync(folder)) return folder;
   if (!findGo())
     throw new Error('The test cluster is built from Go modules: install Go 1.25 or later.');
-  const work = `${folder}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  try {
+  await buildOnce(folder, async (work) => {
     for (const program of programs) await buildProgram(program, work);
     for (const link of links) symlinkSync('kube', join(work, link));
-    // Rename last: a killed build, or two at once, never leave half a cluster under the key.
-    if (!existsSync(folder)) renameSync(work, folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  });
   return folder;
 }
 

@@ -1,8 +1,9 @@
 /** Helm, built from its Go module and kept in the cache by version: the tests install our chart with it. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory } from '../build.mjs';
+import { buildOnce } from '../build-once.mjs';
 import { buildProgram, findGo, modules } from './build.mjs';
 
 const program = {
@@ -30,13 +31,6 @@ export async function buildHelm() {
   const path = join(folder, program.output);
   if (existsSync(path)) return path;
   if (!findGo()) throw new Error('Helm is built from its Go module: install Go 1.25 or later.');
-  const work = `${folder}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  try {
-    await buildProgram(program, work);
-    if (!existsSync(folder)) renameSync(work, folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  await buildOnce(folder, (work) => buildProgram(program, work));
   return path;
 }
