@@ -93,6 +93,12 @@ async function load(): Promise<LoadedModel> {
       blockSize: options.blockSize,
       kvCacheMemory: options.kvCacheMemory,
       chatTemplate: chatTemplate(),
+      imageLimits: {
+        maxBytes: options.maxImageBytes,
+        maxPixels: options.maxImagePixels,
+        maxImages: options.maxImages,
+        maxTiles: options.maxImageTiles,
+      },
       imageFetching: {
         allowedHosts: options.imageUrlHosts,
         timeoutMs: options.imageFetchTimeout,

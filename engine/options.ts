@@ -118,6 +118,18 @@ export const SERVE_OPTIONS = {
   'cors-origin': required(list, '', "Origins of other sites' pages that may call; * for all"),
   'max-body-bytes': required(bytes, '16MiB', 'Largest HTTP body; pictures come in base64'),
   'max-frame-bytes': required(bytes, '16MiB', 'Largest WebSocket frame; pictures come in base64'),
+  'max-images': required(integer(1, 1024), '16', 'Pictures of one request, at most'),
+  'max-image-bytes': required(bytes, '32MiB', 'Largest file of a picture'),
+  'max-image-pixels': required(
+    integer(1, 1 << 30),
+    '67108864',
+    'Width times height of a picture, at most; read from its header before anything is decoded',
+  ),
+  'max-image-tiles': required(
+    integer(1, 4096),
+    '256',
+    'Tiles of all pictures of one request, thumbnails counted, at most',
+  ),
   'image-url-hosts': required(
     list,
     '',

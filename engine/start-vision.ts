@@ -5,9 +5,12 @@ import type { ComputeType } from '#kernels/program.ts';
 import { buildVision } from './model/registry.ts';
 import { findContextToken, visionLoadOptions } from './model/vision.ts';
 import type { Tokenizer } from './tokenizer/tokenizer.ts';
-import { DEFAULT_IMAGE_LIMITS } from './vision/decode.ts';
 import { ImageEncoder } from './vision/encoder.ts';
-import { ImageReader } from './vision/image-reader.ts';
+import {
+  DEFAULT_REQUEST_IMAGE_LIMITS,
+  ImageReader,
+  type RequestImageLimits,
+} from './vision/image-reader.ts';
 import { ImageWorkers } from './vision/image-workers.ts';
 import type { ImageFetching } from './vision/sources.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
@@ -15,7 +18,6 @@ import type { Checkpoint } from './weights/checkpoint.ts';
 /** One picture of NVLM-D at most: six tiles and a thumbnail. */
 const TILES_PER_STEP = 7;
 const CACHE_BYTES = 256 << 20;
-const MAX_IMAGES = 16;
 
 export interface LoadedVision {
   readonly images: ImageReader;
@@ -30,6 +32,7 @@ export async function loadVision(
   options: {
     readonly dtype: ComputeType | 'auto';
     readonly threads: number;
+    readonly imageLimits?: RequestImageLimits | undefined;
     readonly imageFetching?: ImageFetching | undefined;
   },
 ): Promise<LoadedVision | undefined> {
@@ -54,8 +57,7 @@ export async function loadVision(
       contextTokenId,
       encoder,
       workers,
-      limits: DEFAULT_IMAGE_LIMITS,
-      maxImages: MAX_IMAGES,
+      limits: options.imageLimits ?? DEFAULT_REQUEST_IMAGE_LIMITS,
       fetching: options.imageFetching,
     }),
     close: async () => {

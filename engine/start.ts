@@ -16,7 +16,7 @@ import { createChatTemplate } from './tokenizer/chat-template.ts';
 import { createTokenizer } from './tokenizer/create-tokenizer.ts';
 import { isChatTemplateName, NAMED_CHAT_TEMPLATES } from './tokenizer/named-chat-templates.ts';
 import type { ChatTemplate, Tokenizer } from './tokenizer/tokenizer.ts';
-import type { ImageReader } from './vision/image-reader.ts';
+import type { ImageReader, RequestImageLimits } from './vision/image-reader.ts';
 import type { ImageFetching } from './vision/sources.ts';
 import type { Checkpoint } from './weights/checkpoint.ts';
 import { openCheckpoint } from './weights/open.ts';
@@ -44,6 +44,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Jinja source that is used instead of the checkpoint's. */
   readonly chatTemplate?: string | undefined;
+  readonly imageLimits?: RequestImageLimits;
   /** Hosts that pictures may be fetched from; none by default. */
   readonly imageFetching?: ImageFetching;
 }
@@ -158,6 +159,7 @@ export async function loadModel(
   const vision = await loadVision(checkpoint, tokenizer, backend, {
     dtype: options.dtype,
     threads,
+    imageLimits: options.imageLimits,
     imageFetching: options.imageFetching,
   });
   const runners: Runner[] = [];

@@ -20,6 +20,26 @@ const FORMAT_NAMES = 'PNG, JPEG, WebP, GIF, AVIF or TIFF';
  * embedded colour profile is not either, and alpha is dropped, not composited. Throws ImageError.
  */
 export async function decodeImage(bytes: Uint8Array, limits: ImageLimits): Promise<RgbImage> {
+  return reading(async () => {
+    const { file } = await open(bytes, limits);
+    const { data, info } = await file
+      .toColourspace('srgb')
+      .removeAlpha()
+      .raw({ depth: 'uchar' })
+      .toBuffer({ resolveWithObject: true });
+    return { width: info.width, height: info.height, data: toRgb(data, info.channels) };
+  });
+}
+
+/** Width and height in pixels, from the header alone. Throws ImageError, also for what is over the limits. */
+export function measureImage(
+  bytes: Uint8Array,
+  limits: ImageLimits,
+): Promise<{ readonly width: number; readonly height: number }> {
+  return reading(() => open(bytes, limits));
+}
+
+async function open(bytes: Uint8Array, limits: ImageLimits) {
   if (bytes.byteLength === 0) throw new ImageError('the file is empty');
   if (bytes.byteLength > limits.maxBytes) {
     throw new ImageError(
@@ -28,24 +48,26 @@ export async function decodeImage(bytes: Uint8Array, limits: ImageLimits): Promi
   }
   const file = sharp(bytes, {
     failOn: 'warning',
-    limitInputPixels: limits.maxPixels,
+    // Of our own, below, so that the message tells the numbers.
+    limitInputPixels: false,
     ignoreIcc: true,
     autoOrient: false,
   });
+  const { format, width, height } = await file.metadata();
+  if (!FORMATS.has(format ?? '')) {
+    throw new ImageError(`the format is ${format ?? 'not known'}, expected ${FORMAT_NAMES}`);
+  }
+  if (width * height > limits.maxPixels) {
+    throw new ImageError(
+      `it has ${width} x ${height} pixels, at most ${limits.maxPixels} are decoded`,
+    );
+  }
+  return { file, width, height };
+}
+
+async function reading<T>(work: () => Promise<T>): Promise<T> {
   try {
-    const { format, width, height } = await file.metadata();
-    if (!FORMATS.has(format ?? '')) {
-      throw new ImageError(`the format is ${format ?? 'not known'}, expected ${FORMAT_NAMES}`);
-    }
-    if (width * height > limits.maxPixels) {
-      throw new ImageError(`${width} x ${height} pixels are more than ${limits.maxPixels}`);
-    }
-    const { data, info } = await file
-      .toColourspace('srgb')
-      .removeAlpha()
-      .raw({ depth: 'uchar' })
-      .toBuffer({ resolveWithObject: true });
-    return { width: info.width, height: info.height, data: toRgb(data, info.channels) };
+    return await work();
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
     throw new ImageError(`the file cannot be decoded as ${FORMAT_NAMES}: ${reasonOf(cause)}`);

@@ -9,24 +9,19 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import OpenAI from 'openai';
 import { WebSocket } from 'ws';
 import { createEngine } from '#engine/scheduler/engine.ts';
 import type { BatchMode } from '#engine/scheduler/modes/table.ts';
-import type { GenerationEngine } from '#engine/scheduler/request.ts';
-import { createServer, type RunningServer } from '#engine/server/app.ts';
-import { defaultServerOptions } from '#engine/server/options.ts';
-import { type LoadedModel, loadModel } from '#engine/start.ts';
+import type { RunningServer } from '#engine/server/app.ts';
+import type { LoadedModel } from '#engine/start.ts';
 import { createChatTemplate } from '#engine/tokenizer/chat-template.ts';
 import { NAMED_CHAT_TEMPLATES } from '#engine/tokenizer/named-chat-templates.ts';
 import { FIXTURES, PRESETS, type Preset } from '../support/golden.ts';
-import { type GoldenImageCase, goldenImages, readGoldenVision } from '../support/golden-images.ts';
-
-const fileOf = (name: string): Buffer =>
-  readFileSync(join(FIXTURES, 'nvlm-tiny', goldenImages()[name]!.file));
-const dataUrl = (file: Buffer): string => `data:image/png;base64,${file.toString('base64')}`;
+import { type GoldenImageCase, readGoldenVision } from '../support/golden-images.ts';
+import { dataUrl, fileOf, loadTiny, serveTiny } from '../support/vision-server.ts';
 
 /** The JPEG is left out: decoders differ by a few levels, and the golden logits are of the reference's pixels. */
 const isExact = ({ images }: GoldenImageCase): boolean => !images.includes('jpeg');
@@ -45,39 +40,8 @@ function messagesOf({ messages, images }: GoldenImageCase) {
   });
 }
 
-function start(model: LoadedModel, mode: BatchMode) {
-  return serve(model, model.startEngine({ mode, maxSequences: 8, workers: 2 }));
-}
-
-async function serve(model: LoadedModel, engine: GenerationEngine) {
-  const server = createServer({
-    engine,
-    tokenizer: model.tokenizer,
-    chatTemplate: model.chatTemplate,
-    images: model.images,
-    model: {
-      name: 'tiny',
-      aliases: [],
-      createdAt: 0,
-      eosTokenIds: [],
-      defaults: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 },
-      version: 'test',
-    },
-    options: { ...defaultServerOptions, host: '127.0.0.1', port: 0 },
-  });
-  const { url } = await server.listen();
-  return { server, url };
-}
-
-/** `model`: a preset, or a path. */
-const load = (model: string, maxBatchedTokens = 8192): Promise<LoadedModel> =>
-  loadModel({
-    model: resolve(FIXTURES, 'nvlm-tiny', model),
-    dtype: 'float32',
-    cacheDirectory: join(tmpdir(), 'nvlm-images-test'),
-    maxSequences: 8,
-    maxBatchedTokens,
-  });
+const start = (model: LoadedModel, mode: BatchMode) =>
+  serveTiny(model, model.startEngine({ mode, maxSequences: 8, workers: 2 }));
 
 interface SocketEvent {
   readonly type: string;
@@ -139,7 +103,7 @@ for (const preset of PRESETS) {
   describe(`pictures through the wire, preset ${preset}`, { timeout: 300_000 }, () => {
     let model: LoadedModel;
     before(async () => {
-      model = await load(preset);
+      model = await loadTiny(preset);
     });
     after(() => model?.close());
 
@@ -158,16 +122,13 @@ for (const preset of PRESETS) {
     }
 
     test('under the template chatml, prompt ids and greedy tokens are those of chat()', async () => {
-      const { server, url } = await serve(
-        {
-          ...model,
-          chatTemplate: createChatTemplate({
-            ...model.checkpoint,
-            chatTemplate: NAMED_CHAT_TEMPLATES.chatml,
-          }),
-        },
-        model.startEngine({ mode: 'Continuous', maxSequences: 8, workers: 2 }),
-      );
+      const { server, url } = await serveTiny({
+        ...model,
+        chatTemplate: createChatTemplate({
+          ...model.checkpoint,
+          chatTemplate: NAMED_CHAT_TEMPLATES.chatml,
+        }),
+      });
       try {
         const cases = casesOf(preset, 'chatml_hf');
         assert.ok(cases.length >= 4);
@@ -189,7 +150,7 @@ test('a checkpoint whose tokenizer has no chat template is asked by the one that
   rmSync(join(folder, file));
   const { chat_template: _, ...rest } = JSON.parse(readFileSync(join(original, file), 'utf8'));
   writeFileSync(join(folder, file), JSON.stringify(rest));
-  const model = await load(folder);
+  const model = await loadTiny(folder);
   context.after(() => model.close());
   assert.equal(
     model.chatTemplate.render([{ role: 'user', content: 'Hi' }], { addGenerationPrompt: true }),
@@ -204,7 +165,7 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
   const cases = new Map(casesOf('b').map((one) => [one.id, one]));
   before(async () => {
     // Steps of 100 tokens cut every picture of 256 and more.
-    model = await load('b', 100);
+    model = await loadTiny('b', { maxBatchedTokens: 100 });
     ({ server, url } = await start(model, 'Continuous'));
   });
   after(async () => {
@@ -260,7 +221,7 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
       slowReaderTimeoutMs: 30_000,
       maxUnreadTokens: 4096,
     });
-    const { server: other, url: otherUrl } = await serve(model, engine);
+    const { server: other, url: otherUrl } = await serveTiny(model, engine);
     try {
       // Their embeddings are kept then, so that all come in one burst.
       for (const one of [...small, large]) await ask(otherUrl, one, { max_tokens: 1 });
