@@ -48,6 +48,7 @@ export class Authorizer {
         kind: 'SubjectAccessReview',
         spec: {
           user: user.name,
+          ...(user.uid !== undefined && { uid: user.uid }),
           groups: user.groups,
           extra: user.extra,
           resourceAttributes: { ...access, verb: 'get' },

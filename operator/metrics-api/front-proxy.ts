@@ -3,7 +3,6 @@
  * certificate the headers are anybody's claim. The authority and the names come from a ConfigMap of kube-system and are watched,
  * because they rotate.
  */
-import type { IncomingHttpHeaders } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 
 export interface FrontProxyConfig {
@@ -12,12 +11,18 @@ export interface FrontProxyConfig {
   /** Common names that may proxy; empty: every certificate of the authority. */
   readonly allowedNames: readonly string[];
   readonly usernameHeaders: readonly string[];
+  /** Of Kubernetes 1.33 and newer. */
+  readonly uidHeaders: readonly string[];
   readonly groupHeaders: readonly string[];
   readonly extraHeaderPrefixes: readonly string[];
 }
 
+/** Values of each header, lower-case name to list, as `IncomingMessage.headersDistinct` has them. */
+export type DistinctHeaders = Readonly<Record<string, readonly string[] | undefined>>;
+
 export interface User {
   readonly name: string;
+  readonly uid?: string;
   readonly groups: readonly string[];
   readonly extra: Readonly<Record<string, readonly string[]>>;
 }
@@ -35,15 +40,19 @@ export function readFrontProxyConfig(
     authority,
     allowedNames: list('requestheader-allowed-names'),
     usernameHeaders: lower('requestheader-username-headers'),
+    uidHeaders: lower('requestheader-uid-headers'),
     groupHeaders: lower('requestheader-group-headers'),
     extraHeaderPrefixes: lower('requestheader-extra-headers-prefix'),
   };
 }
 
-/** The user that the front proxy vouches for, or why nobody is vouched for. */
+/**
+ * The user that the front proxy vouches for, or why nobody is vouched for. Each header line is one value: a name or group may hold
+ * commas, and split there would be other people's.
+ */
 export function authenticate(
-  socket: TLSSocket,
-  headers: IncomingHttpHeaders,
+  socket: Pick<TLSSocket, 'getPeerCertificate' | 'authorized' | 'authorizationError'>,
+  headers: DistinctHeaders,
   config: FrontProxyConfig | undefined,
 ): User | { readonly refusal: string } {
   if (config === undefined) return { refusal: 'this cluster has no front proxy configured' };
@@ -59,26 +68,31 @@ export function authenticate(
     return { refusal: `${commonName} is not among the allowed front-proxy names` };
   }
   const first = (names: readonly string[]): string | undefined =>
-    names.map((name) => valuesOf(headers, name)[0]).find((value) => value !== undefined);
+    names.map((name) => headers[name]?.[0]).find((value) => value !== undefined && value !== '');
   const name = first(config.usernameHeaders);
   if (name === undefined) return { refusal: 'the front proxy named no user' };
+  const uid = first(config.uidHeaders);
   const extra: Record<string, string[]> = {};
-  for (const header of Object.keys(headers)) {
-    const prefix = config.extraHeaderPrefixes.find((candidate) => header.startsWith(candidate));
-    if (prefix !== undefined) {
-      extra[decodeURIComponent(header.slice(prefix.length))] = valuesOf(headers, header);
+  for (const prefix of config.extraHeaderPrefixes) {
+    for (const [header, values = []] of Object.entries(headers)) {
+      if (!header.startsWith(prefix)) continue;
+      const key = unescapeKey(header.slice(prefix.length));
+      extra[key] = [...(extra[key] ?? []), ...values];
     }
   }
   return {
     name,
-    groups: config.groupHeaders.flatMap((header) => valuesOf(headers, header)),
+    ...(uid !== undefined && { uid }),
+    groups: config.groupHeaders.flatMap((header) => headers[header] ?? []),
     extra,
   };
 }
 
-/** Node joins repeated headers by commas, and names of groups hold none. */
-function valuesOf(headers: IncomingHttpHeaders, name: string): string[] {
-  const value = headers[name];
-  if (value === undefined) return [];
-  return (Array.isArray(value) ? value : value.split(',')).map((part) => part.trim());
+/** As it is where it is not percent-encoded: the API server of old did not encode. */
+function unescapeKey(key: string): string {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
 }

@@ -2,7 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Authorizer, ResourceAccess } from './authorize.ts';
 import { authenticate, type FrontProxyConfig } from './front-proxy.ts';
@@ -70,6 +70,8 @@ export class MetricsServer {
   readonly #server: Server;
   #frontProxy: FrontProxyConfig | undefined;
   #tls: TlsMaterial;
+  /** Connections opened under the present front-proxy authority. */
+  #believed = new WeakSet<Socket>();
 
   constructor(options: MetricsServerOptions, tls: TlsMaterial) {
     this.#options = options;
@@ -82,11 +84,16 @@ export class MetricsServer {
       rejectUnauthorized: false,
       minVersion: 'TLSv1.2',
     });
+    this.#server.on('secureConnection', (socket) => void this.#believed.add(socket));
     this.#server.on('request', (request, response) => void this.#handle(request, response));
   }
 
-  /** From now on, for new connections. */
+  /**
+   * From now on, for new connections. Those that were opened under another front-proxy authority end, after the answer that they
+   * wait for: whom it vouched for may not be believed any more.
+   */
   update(tls: TlsMaterial, frontProxy: FrontProxyConfig | undefined): void {
+    const isOtherAuthority = frontProxy?.authority !== this.#frontProxy?.authority;
     this.#tls = tls;
     this.#frontProxy = frontProxy;
     this.#server.setSecureContext({
@@ -95,6 +102,10 @@ export class MetricsServer {
       minVersion: 'TLSv1.2',
       ...(frontProxy !== undefined && { ca: frontProxy.authority }),
     });
+    if (isOtherAuthority) {
+      this.#believed = new WeakSet();
+      this.#server.closeIdleConnections();
+    }
   }
 
   get tls(): TlsMaterial {
@@ -125,14 +136,17 @@ export class MetricsServer {
     response.writeHead(answer.code, {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(body),
+      ...(!this.#believed.has(request.socket) && { connection: 'close' }),
     });
     response.end(body);
   }
 
   async #answer(request: IncomingMessage): Promise<Answer> {
-    const url = new URL(request.url ?? '/', 'https://metrics');
+    const url = readAddress(request.url ?? '/');
+    if (url === undefined) return fail(400, 'BadRequest', `${request.url} is no address`);
     const path = url.pathname.replace(/\/$/, '');
-    const user = authenticate(request.socket as TLSSocket, request.headers, this.#frontProxy);
+    const { socket, headersDistinct } = request;
+    const user = authenticate(socket as TLSSocket, headersDistinct, this.#frontProxy);
     if ('refusal' in user) return fail(401, 'Unauthorized', `not authenticated: ${user.refusal}`);
     if (request.method !== 'GET') return fail(405, 'MethodNotAllowed', 'metrics are only read');
     const [, root, group = '', version = '', ...rest] = path.split('/');
@@ -194,6 +208,17 @@ export class MetricsServer {
     if (sample === undefined)
       return fail(404, 'NotFound', `no NVLMDeployment ${namespace}/${name}`);
     return { code: 200, body: externalMetricList([sample]) };
+  }
+}
+
+/** Undefined for what cannot be read as one, bad percent-encoding among it. */
+function readAddress(text: string): URL | undefined {
+  try {
+    const url = new URL(text, 'https://metrics');
+    decodeURIComponent(url.pathname);
+    return url;
+  } catch {
+    return undefined;
   }
 }
 

@@ -52,7 +52,7 @@ export function externalMetricList(samples: readonly MetricSample[]): object {
       metricName: metric,
       metricLabels: { deployment: object.name },
       timestamp: timeText(at),
-      windowSeconds,
+      window: windowSeconds,
       value: quantityText(value),
     })),
   };
@@ -81,19 +81,22 @@ export function apiGroup(group: string): object {
   };
 }
 
-/** Never an empty list: old clients fail all discovery on one. */
+/** Never an empty list: old clients fail all discovery on one. An external metric is listed once, whatever it is about. */
 export function apiResourceList(
   group: string,
   version: string,
   metrics: readonly ServedMetric[],
 ): object {
   const isCustom = group === CUSTOM_GROUP;
+  const names = metrics.map(({ resource, metric }) =>
+    isCustom ? `${resource}/${metric}` : metric,
+  );
   return {
     kind: 'APIResourceList',
     apiVersion: 'v1',
     groupVersion: `${group}/${version}`,
-    resources: metrics.map(({ resource, metric }) => ({
-      name: isCustom ? `${resource}/${metric}` : metric,
+    resources: [...new Set(names)].map((name) => ({
+      name,
       singularName: '',
       namespaced: true,
       kind: isCustom ? 'MetricValueList' : 'ExternalMetricValueList',

@@ -12,6 +12,8 @@ export interface FakeRequest {
   readonly response: ServerResponse;
   /** Requests of this verb before this one. */
   readonly attempt: number;
+  /** Decoded; undefined until it has come, and where there is none. */
+  body: unknown;
 }
 
 interface StoredEvent {
@@ -120,13 +122,13 @@ export class FakeKube {
             ? 'list'
             : 'get';
     const attempt = this.count(verb);
-    const request: FakeRequest = { verb, path, query, response, attempt };
+    const request: FakeRequest = { verb, path, query, response, attempt, body: undefined };
     this.requests.push(request);
     const chunks: Buffer[] = [];
     for await (const chunk of message) chunks.push(chunk as Buffer);
+    if (chunks.length > 0) request.body = JSON.parse(Buffer.concat(chunks).toString());
     if (this.misbehave(request)) return;
-    const body = chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
-    this.#serve(request, body as KubeObject);
+    this.#serve(request, (request.body ?? {}) as KubeObject);
   }
 
   #serve({ verb, path, query, response }: FakeRequest, body: KubeObject): void {
