@@ -1,14 +1,14 @@
 /** Serving certificates of our own making: an authority and a certificate of it, in memory as PEM. */
 import 'reflect-metadata';
-import { webcrypto } from 'node:crypto';
+import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 
 x509.cryptoProvider.set(webcrypto as never);
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const dayMs = 86_400_000;
-/** Clocks of other machines may be behind. */
-const backdateMs = 5 * 60_000;
+/** Clocks of other machines may be behind ours by so much. */
+const backdateMs = 60 * 60_000;
 
 export interface ServingCertificate {
   readonly authorityPem: string;
@@ -17,11 +17,20 @@ export interface ServingCertificate {
   readonly notAfter: Date;
 }
 
+/** As a Secret keeps it. */
+export interface StoredCertificate {
+  readonly certificatePem: string;
+  readonly keyPem: string;
+  /** PEM: its authority first. */
+  readonly authorityBundle: string;
+}
+
 export interface CertificateOptions {
   /** DNS names of the Service. */
   readonly hosts: readonly string[];
   readonly now: Date;
-  readonly validDays?: number;
+  /** How long it is valid from now on; 90 days when absent. */
+  readonly validMs?: number;
 }
 
 async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
@@ -33,11 +42,11 @@ async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
 export async function makeServingCertificate({
   hosts,
   now,
-  validDays = 90,
+  validMs = 90 * dayMs,
 }: CertificateOptions): Promise<ServingCertificate> {
   const validity = {
     notBefore: new Date(now.getTime() - backdateMs),
-    notAfter: new Date(now.getTime() + validDays * dayMs),
+    notAfter: new Date(now.getTime() + validMs),
   };
   const authorityKeys = await newKeys();
   const authority = await x509.X509CertificateGenerator.createSelfSigned({
@@ -73,20 +82,28 @@ export async function makeServingCertificate({
   };
 }
 
-/** Whether a stored certificate still serves: for these hosts, and with a third of its life left. Broken PEM does not. */
+/**
+ * Whether a stored certificate serves: for these hosts, valid now and with a third of its life left, with its key, and signed by the
+ * first authority of the bundle. What is broken does not.
+ */
 export function isUsable(
-  stored: Pick<ServingCertificate, 'certificatePem'>,
+  { certificatePem, keyPem, authorityBundle }: StoredCertificate,
   hosts: readonly string[],
   now: Date,
 ): boolean {
   try {
-    const certificate = new x509.X509Certificate(stored.certificatePem);
-    const names =
-      certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.toJSON() ?? [];
-    const served = new Set(names.map(({ value }) => value));
-    const life = certificate.notAfter.getTime() - certificate.notBefore.getTime();
-    const left = certificate.notAfter.getTime() - now.getTime();
-    return hosts.every((host) => served.has(host)) && left > life / 3;
+    const certificate = new X509Certificate(certificatePem);
+    const authority = new X509Certificate(authorityBundle);
+    const startMs = Date.parse(certificate.validFrom);
+    const endMs = Date.parse(certificate.validTo);
+    const lifeMs = endMs - startMs - backdateMs;
+    return (
+      hosts.every((host) => certificate.checkHost(host, { wildcards: false }) !== undefined) &&
+      now.getTime() >= startMs &&
+      endMs - now.getTime() > lifeMs / 3 &&
+      certificate.checkPrivateKey(createPrivateKey(keyPem)) &&
+      certificate.verify(authority.publicKey)
+    );
   } catch {
     return false;
   }

@@ -11,7 +11,8 @@ export interface MaterialOptions {
   readonly secretName: string;
   readonly hosts: readonly string[];
   readonly now: () => Date;
-  readonly validDays?: number;
+  /** Of certificates that are made; 90 days when absent. */
+  readonly validMs?: number;
 }
 
 export interface Material extends TlsMaterial {
@@ -26,7 +27,7 @@ const encode = (value: string): string => Buffer.from(value).toString('base64');
 
 /** Reads the Secret, or makes it, or renews what is in it. Throws KubeError. */
 export async function obtainMaterial(options: MaterialOptions): Promise<Material> {
-  const { client, namespace, secretName, hosts, now, validDays } = options;
+  const { client, namespace, secretName, hosts, now, validMs } = options;
   const path = objectPath(RESOURCES.secret, secretName, namespace);
   for (let attempt = 0; ; attempt++) {
     const found = await client
@@ -41,7 +42,7 @@ export async function obtainMaterial(options: MaterialOptions): Promise<Material
     const made = await makeServingCertificate({
       hosts,
       now: now(),
-      ...(validDays !== undefined && { validDays }),
+      ...(validMs !== undefined && { validMs }),
     });
     const bundle = [made.authorityPem, firstCertificate(stored.authorityBundle)].join('\n').trim();
     const data = {

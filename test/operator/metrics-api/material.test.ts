@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { KubeClient } from '#operator/kube/client.ts';
 import { isTrusted, obtainMaterial } from '#operator/metrics-api/material.ts';
-import { FakeKube } from '../../support/fake-kube/server.ts';
+import { FakeKube, refuse } from '../../support/fake-kube/server.ts';
 
 const hosts = ['m.n.svc', 'm.n.svc.cluster.local'];
 const start = new Date('2026-01-01T00:00:00Z');
@@ -35,10 +35,34 @@ test('replicas that start at once share one certificate, of the authority in the
   for (const host of hosts) assert.equal(certificate.checkHost(host), host);
 });
 
-test('a clock that is minutes behind finds the certificate valid already', async () => {
+test('a clock that is half an hour behind finds the certificate valid already', async () => {
   const { certificatePem } = await obtain(start);
   const { validFrom } = new X509Certificate(certificatePem);
-  assert.ok(Date.parse(validFrom) <= start.getTime() - 4 * 60_000, validFrom);
+  assert.ok(Date.parse(validFrom) <= start.getTime() - 30 * 60_000, validFrom);
+});
+
+test('replicas whose clocks are minutes apart agree on one certificate, whoever makes it', async () => {
+  for (const minutes of [-20, 20]) {
+    const skewed = await obtain(new Date(start.getTime() + minutes * 60_000), [`${minutes}.n.svc`]);
+    const other = await obtain(start, [`${minutes}.n.svc`]);
+    assert.equal(other.certificatePem, skewed.certificatePem);
+  }
+});
+
+test('a certificate of a clock that ran days ahead is not valid yet, and is made anew', async () => {
+  const early = await obtain(after(10));
+  const made = await obtain(start);
+  assert.notEqual(made.certificatePem, early.certificatePem);
+  assert.ok(Date.parse(new X509Certificate(made.certificatePem).validFrom) <= start.getTime());
+});
+
+test('one with a short life is kept for two thirds of it', async () => {
+  const options = { client, namespace: 'n', secretName: 'short', hosts, validMs: 30_000 };
+  const at = (seconds: number) =>
+    obtainMaterial({ ...options, now: () => new Date(start.getTime() + seconds * 1000) });
+  const first = await at(0);
+  assert.equal((await at(19)).certificatePem, first.certificatePem);
+  assert.notEqual((await at(21)).certificatePem, first.certificatePem);
 });
 
 test('with a third of its life left it is renewed, and old and new certificate are believed by who trusts the new bundle', async () => {
@@ -60,7 +84,42 @@ test('a Secret of other names, or that somebody broke, is made anew', async () =
   const old = await obtain(start, ['other.n.svc']);
   const made = await obtain(start);
   assert.notEqual(made.certificatePem, old.certificatePem);
-  server.put(secretPath, { data: { 'tls.crt': 'bm9uZQ==' } });
-  const again = await obtain(start);
-  assert.equal(new X509Certificate(again.certificatePem).checkHost('m.n.svc'), 'm.n.svc');
+  const whole = {
+    'tls.crt': made.certificatePem,
+    'tls.key': made.keyPem,
+    'ca.crt': made.authorityBundle,
+  };
+  const broken = [
+    ...Object.keys(whole).flatMap((name) => [
+      { ...whole, [name]: 'none' },
+      { ...whole, [name]: '' },
+    ]),
+    // Each whole, and not of each other.
+    { ...whole, 'tls.key': old.keyPem },
+    { ...whole, 'ca.crt': old.authorityBundle },
+  ];
+  for (const data of broken) {
+    const encoded = Object.entries(data).map(([name, value]) => [
+      name,
+      Buffer.from(value).toString('base64'),
+    ]);
+    server.put(secretPath, { data: Object.fromEntries(encoded) });
+    const again = await obtain(start);
+    const certificate = new X509Certificate(again.certificatePem);
+    const [authority] = authoritiesOf(again.authorityBundle);
+    assert.notEqual(again.certificatePem, made.certificatePem);
+    assert.equal(certificate.checkHost('m.n.svc'), 'm.n.svc');
+    assert.ok(certificate.checkPrivateKey(createPrivateKey(again.keyPem)));
+    assert.ok(authority !== undefined && certificate.verify(authority.publicKey));
+  }
+});
+
+test('what the API server answers otherwise is not taken for a missing Secret', async () => {
+  server.misbehave = ({ verb, response }) => {
+    if (verb !== 'get') return false;
+    refuse(response, 403, 'Forbidden');
+    return true;
+  };
+  await assert.rejects(obtain(start), { code: 'KUBE_STATUS', status: 403 });
+  assert.equal(server.count('create'), 0);
 });
