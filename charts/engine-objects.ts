@@ -71,7 +71,24 @@ function networkPolicy(props: EngineProps): KubeObject {
   };
 }
 
-/** Scales the NVLMDeployment itself, on an Object metric of it: total waiting requests over the target, whatever is ready. */
+/** Of an external metric there is one for each label, of a custom one for each object. */
+function queueMetric(props: EngineProps, targetQueueDepth: number): object {
+  const target = { type: 'AverageValue', averageValue: String(targetQueueDepth) };
+  if (props.queueMetricsApi === 'external') {
+    const metric = {
+      name: QUEUE_DEPTH_METRIC,
+      selector: { matchLabels: { deployment: props.name } },
+    };
+    return { type: 'External', external: { metric, target } };
+  }
+  const describedObject = { apiVersion: API_VERSION, kind: KIND, name: props.name };
+  return {
+    type: 'Object',
+    object: { describedObject, metric: { name: QUEUE_DEPTH_METRIC }, target },
+  };
+}
+
+/** Scales the NVLMDeployment itself, on the queue depth of it: total waiting requests over the target, whatever is ready. */
 function horizontalPodAutoscaler(props: EngineProps): readonly KubeObject[] {
   const { autoscaling } = props.spec;
   if (autoscaling === undefined) return [];
@@ -87,16 +104,7 @@ function horizontalPodAutoscaler(props: EngineProps): readonly KubeObject[] {
         // 0 <-> 1 is the operator's: at zero replicas the HPA rests.
         minReplicas: Math.max(1, autoscaling.minReplicas),
         maxReplicas: autoscaling.maxReplicas,
-        metrics: [
-          {
-            type: 'Object',
-            object: {
-              describedObject: target,
-              metric: { name: QUEUE_DEPTH_METRIC },
-              target: { type: 'AverageValue', averageValue: String(autoscaling.targetQueueDepth) },
-            },
-          },
-        ],
+        metrics: [queueMetric(props, autoscaling.targetQueueDepth)],
         behavior: {
           scaleUp: scaleUp ?? {
             stabilizationWindowSeconds: 0,

@@ -13,6 +13,8 @@ export interface EngineProps {
   readonly imagePullPolicy: ImagePullPolicy;
   /** Of the model on disk; the time that a first start may take follows from it. Undefined: not known yet. */
   readonly weightsBytes?: number;
+  /** Where the HPA reads the queue depth; custom.metrics.k8s.io when absent. */
+  readonly queueMetricsApi?: 'custom' | 'external';
   /** Namespace whose pods may read metrics. */
   readonly operatorNamespace: string;
   /** Kinds that the cluster serves besides those of Kubernetes. */

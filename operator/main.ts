@@ -57,9 +57,25 @@ const optionalKinds = new OptionalKinds({
   onError: ({ kind }, error) => logger.warn({ kind, err: error }, 'it could not be looked for'),
 });
 
-let metricsState: MetricsState = {
-  status: 'off',
-  message: 'The operator runs with --metrics-api none',
+let metricsState: MetricsState =
+  options.metricsApi === 'none'
+    ? { status: 'off', message: 'The operator runs with --metrics-api none' }
+    : { status: 'unreachable', message: 'The operator has not looked at the metrics API yet' };
+/** A first answer who serves the metrics API, or that it cannot be had: without one an HPA would be made beside a foreign provider. */
+const { promise: metricsLooked, resolve: markMetricsLooked } = Promise.withResolvers<void>();
+if (options.metricsApi === 'none') markMetricsLooked();
+/** The API server words an outage anew again and again; statuses are not written for each. */
+const retoldAfterMs = 60_000;
+let toldAt = Number.NEGATIVE_INFINITY;
+const onMetricsState = (state: MetricsState): void => {
+  const isOther = state.status !== metricsState.status;
+  const isReworded = state.message !== metricsState.message;
+  metricsState = state;
+  markMetricsLooked();
+  if (!isOther && !(isReworded && performance.now() - toldAt > retoldAfterMs)) return;
+  toldAt = performance.now();
+  logger.info(state, 'metrics API');
+  reconcileAll();
 };
 const context: ControllerContext = {
   client,
@@ -73,6 +89,7 @@ const context: ControllerContext = {
   metricsState: () => metricsState,
   engineImage: options.engineImage,
   imagePullPolicy: options.imagePullPolicy,
+  queueMetricsApi: options.metricsApi === 'external' ? 'external' : 'custom',
   operatorNamespace: options.namespace,
   get available() {
     return {
@@ -199,20 +216,19 @@ const serving =
           host: options.host,
           port: options.metricsPort,
           isLeader,
-          onState: (state) => {
-            if (state.status === metricsState.status) return;
-            metricsState = state;
-            logger.info(state, 'metrics API');
-            reconcileAll();
+          certificateMs: Math.max(options.metricsCertificateLifetime, 30_000),
+          onState: onMetricsState,
+          onError: (error) => {
+            markMetricsLooked();
+            logger.warn({ err: error }, 'the metrics API is in trouble');
           },
-          onError: (error) => logger.warn({ err: error }, 'the metrics API is in trouble'),
         },
         stop.signal,
         (port) => logger.info({ port }, 'the metrics API listens'),
       );
 const lead = async (fence: AbortSignal): Promise<void> => {
   const lists = watched.reflectors.map(({ reflector }) => reflector.synced);
-  const synced = Promise.all([...lists, optionalKinds.looked]);
+  const synced = Promise.all([...lists, optionalKinds.looked, metricsLooked]);
   await Promise.race([synced, new Promise((resolve) => fence.addEventListener('abort', resolve))]);
   if (fence.aborted) return;
   logger.info({ identity }, 'leading');

@@ -56,6 +56,11 @@ export const OPERATOR_OPTIONS = {
     'Service in the namespace of the operator that leads to the metrics port',
   ),
   'metrics-service-port': required(integer(1, 65535), '443', 'Port of that Service'),
+  'metrics-certificate-lifetime': required(
+    duration,
+    '2160h',
+    'How long the serving certificate of the metrics API is valid, at least 30s; it is renewed with a third of that left',
+  ),
   'log-level': required(
     choice('fatal', 'error', 'warn', 'info', 'debug', 'silent'),
     'info',

@@ -7,7 +7,7 @@ import { type KubeObject, objectPath, RESOURCES } from './kube/resource.ts';
 import { Authorizer } from './metrics-api/authorize.ts';
 import { type FrontProxyConfig, readFrontProxyConfig } from './metrics-api/front-proxy.ts';
 import { isTrusted, obtainMaterial } from './metrics-api/material.ts';
-import { register, registeredAuthorities } from './metrics-api/provider.ts';
+import { inspect, register, registeredAuthorities } from './metrics-api/provider.ts';
 import { MetricsServer, type MetricsSource } from './metrics-api/server.ts';
 import { CUSTOM_GROUP, EXTERNAL_GROUP } from './metrics-api/values.ts';
 import type { MetricsState } from './nvlm/context.ts';
@@ -25,8 +25,12 @@ export interface ServeMetricsOptions {
   readonly isLeader: () => boolean;
   readonly onState: (state: MetricsState) => void;
   readonly onError: (error: unknown) => void;
+  /** How long a serving certificate of our making is valid; 90 days when absent. */
+  readonly certificateMs?: number;
   readonly periodMs?: number;
   readonly clock?: Clock;
+  /** The wall clock, for certificates. */
+  readonly now?: () => Date;
 }
 
 /** Until `signal` aborts. `listening` is told the port. Rejects when the port cannot be had. */
@@ -36,7 +40,7 @@ export async function serveMetrics(
   listening: (port: number) => void,
 ): Promise<void> {
   const { client, source, api, namespace, serviceName, servicePort, periodMs = 5000 } = options;
-  const { clock = systemClock, onState, onError } = options;
+  const { clock = systemClock, now = () => new Date(), certificateMs, onState, onError } = options;
   const hosts = [
     `${serviceName}.${namespace}.svc`,
     `${serviceName}.${namespace}.svc.cluster.local`,
@@ -47,7 +51,8 @@ export async function serveMetrics(
       namespace,
       secretName: `${serviceName}-tls`,
       hosts,
-      now: () => new Date(),
+      now,
+      ...(certificateMs !== undefined && { validMs: certificateMs }),
     });
   const provider = {
     client,
@@ -70,7 +75,7 @@ export async function serveMetrics(
       const isBelieved = isTrusted(current, await registeredAuthorities(provider));
       server.update(isBelieved ? current : server.tls, await readFrontProxy(client));
       if (options.isLeader()) onState(await register(provider, current.authorityBundle, signal));
-      else onState(await look(client, provider));
+      else onState(await inspect(provider));
     } catch (error) {
       if (!signal.aborted) onError(error);
       if (server === undefined && !(error instanceof Error && error.name === 'KubeError'))
@@ -92,20 +97,4 @@ async function readFrontProxy(client: KubeClient): Promise<FrontProxyConfig | un
     if (isNotFound(error)) return undefined;
     throw error;
   }
-}
-
-/** What a replica that does not lead can say: that it answers. */
-async function look(
-  client: KubeClient,
-  { group, versions }: { readonly group: string; readonly versions: readonly string[] },
-): Promise<MetricsState> {
-  const path = objectPath(RESOURCES.apiService, `${versions[0]}.${group}`);
-  const isThere = await client
-    .request({ method: 'GET', path })
-    .then(() => true)
-    .catch(() => false);
-  return {
-    status: isThere ? 'served' : 'unreachable',
-    message: isThere ? `queue_depth is served at ${group}` : 'no leader has registered it yet',
-  };
 }

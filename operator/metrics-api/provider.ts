@@ -33,31 +33,27 @@ interface ApiService extends KubeObject {
   };
 }
 
-/** Looks who serves each version, registers ours where nobody does, keeps the authorities up to date. Throws KubeError. */
+/** Looks who serves each version, and writes nothing. Throws KubeError. */
+export async function inspect(options: ProviderOptions): Promise<ProviderState> {
+  return judge(options, await findAll(options));
+}
+
+/** Registers ours where nobody serves a version, and keeps the authorities of ours up to date. Throws KubeError. */
 export async function register(
-  { client, group, versions, service, fieldManager, ownerRole }: ProviderOptions,
+  options: ProviderOptions,
   authorityBundle: string,
   signal?: AbortSignal,
 ): Promise<ProviderState> {
+  const { client, group, versions, service, fieldManager, ownerRole } = options;
   const caBundle = Buffer.from(authorityBundle).toString('base64');
-  const states: (ApiService | undefined)[] = [];
-  for (const version of versions) {
-    states.push(await find(client, `${version}.${group}`));
-  }
-  const foreign = states.find((found) => found !== undefined && !isOurs(found, service));
-  if (foreign !== undefined) {
-    const { namespace, name } = foreign.spec.service ?? {};
-    const owner = name === undefined ? 'the API server itself' : `Service ${namespace}/${name}`;
-    return {
-      status: 'foreign',
-      message: `APIService ${foreign.metadata.name} belongs to ${owner}: queue depth is not served, the operator scales by itself. Remove that provider, or run the operator with --metrics-api external.`,
-    };
-  }
+  const found = await findAll(options);
+  const state = judge(options, found);
+  if (state.status === 'foreign') return state;
   const owner = await ownerOf(client, ownerRole);
   for (const [i, version] of versions.entries()) {
-    const state = states[i];
-    const isOwned = owner === undefined || hasOwner(state, owner);
-    if (state?.spec.caBundle === caBundle && isOwned) continue;
+    const before = found[i];
+    const isOwned = owner === undefined || hasOwner(before, owner);
+    if (before?.spec.caBundle === caBundle && isOwned) continue;
     await client.apply(
       RESOURCES.apiService,
       {
@@ -76,10 +72,27 @@ export async function register(
           versionPriority: 200 - 100 * i,
         },
       },
-      { fieldManager, force: true, ...(signal && { signal }) },
+      // What was not there a moment ago may be somebody else's by now: then a conflict, and not ours by force.
+      { fieldManager, force: before !== undefined, ...(signal && { signal }) },
     );
   }
-  const available = states[0]?.status?.conditions?.find(({ type }) => type === 'Available');
+  return state;
+}
+
+function judge(
+  { group, versions, service }: ProviderOptions,
+  found: readonly (ApiService | undefined)[],
+): ProviderState {
+  const foreign = found.find((one) => one !== undefined && !isOurs(one, service));
+  if (foreign !== undefined) {
+    const { namespace, name } = foreign.spec.service ?? {};
+    const owner = name === undefined ? 'the API server itself' : `Service ${namespace}/${name}`;
+    return {
+      status: 'foreign',
+      message: `APIService ${foreign.metadata.name} belongs to ${owner}: queue depth is not served, the operator scales by itself. Remove that provider, or run the operator with --metrics-api external.`,
+    };
+  }
+  const available = found[0]?.status?.conditions?.find(({ type }) => type === 'Available');
   if (available?.status === 'True') {
     return { status: 'served', message: `queue_depth is served at ${group}` };
   }
@@ -88,6 +101,9 @@ export async function register(
     message: `APIService ${versions[0]}.${group} is not available yet: ${available?.message ?? 'the API server has not looked'}`,
   };
 }
+
+const findAll = ({ client, group, versions }: ProviderOptions) =>
+  Promise.all(versions.map((version) => find(client, `${version}.${group}`)));
 
 /** The authorities that the API server trusts for our Service at this moment, as PEM; empty where nobody or somebody else is registered. */
 export async function registeredAuthorities({

@@ -37,6 +37,8 @@ export interface ControllerContext {
   readonly metricsState: () => MetricsState;
   readonly engineImage: string;
   readonly imagePullPolicy: ImagePullPolicy;
+  /** Where HPAs are told to read the queue depth. */
+  readonly queueMetricsApi: 'custom' | 'external';
   readonly operatorNamespace: string;
   readonly available: { readonly podMonitor: boolean; readonly leaderWorkerSet: boolean };
   readonly identity: string;

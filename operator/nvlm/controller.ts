@@ -173,7 +173,8 @@ export class NVLMController {
   }
 
   #props(deployment: NVLMDeployment, weightsBytes: number | undefined): EngineProps {
-    const { engineImage, imagePullPolicy, operatorNamespace, available } = this.#context;
+    const { engineImage, imagePullPolicy, operatorNamespace, available, queueMetricsApi } =
+      this.#context;
     const { name, namespace, uid } = deployment.metadata;
     return {
       name,
@@ -184,6 +185,7 @@ export class NVLMController {
       imagePullPolicy,
       operatorNamespace,
       available,
+      queueMetricsApi,
       ...(weightsBytes !== undefined && { weightsBytes }),
     };
   }

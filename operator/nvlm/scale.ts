@@ -60,6 +60,11 @@ async function scaleAtZero(
   if (spec.autoscaling === undefined) return {};
   const lastActive = Date.parse(status?.lastActiveTime ?? '');
   const ready = rolloutPods.filter((pod) => pod.isReady);
+  const wake = metadata.annotations?.[ANNOTATIONS.wake];
+  // Its value is noted in the status with this look: the next one counts the idle time from here.
+  if (wake !== undefined && wake !== status?.lastWake && spec.replicas > 0) {
+    context.depths.touch(seen.key);
+  }
   const readySince = status?.conditions?.find(({ type }) => type === 'EnginesAvailable');
   const idleTimes = [
     idleMs,
@@ -72,7 +77,7 @@ async function scaleAtZero(
     minReplicas: spec.autoscaling.minReplicas,
     replicas: spec.replicas,
     idleTimeoutMs: durationMs(spec.autoscaling.idleTimeout ?? defaultIdleTimeout),
-    wake: metadata.annotations?.[ANNOTATIONS.wake],
+    wake,
     lastWake: status?.lastWake,
     waiting: depth.waiting,
     running: depth.running,

@@ -6,7 +6,7 @@ import { type Clock, systemClock } from '../kube/clock.ts';
 import type { EngineFigures } from './scrape.ts';
 
 export interface PodFigures extends EngineFigures {
-  /** The last scrape failed, or none was made yet. */
+  /** The last scrape failed. */
   readonly isStale: boolean;
   readonly ageMs: number;
 }
@@ -15,14 +15,15 @@ export interface Depth {
   /** Requests that wait: in the engines, and held before them. */
   readonly waiting: number;
   readonly running: number;
-  /** Some engine's figures are old. */
+  /** Some engine's figures are old, or it never gave any. */
   readonly isStale: boolean;
   readonly ageMs: number;
 }
 
 interface Entry {
-  figures: EngineFigures;
-  atMs: number;
+  /** Undefined for a pod that is there and has never answered. */
+  readonly figures: EngineFigures | undefined;
+  readonly atMs: number;
   isStale: boolean;
 }
 
@@ -32,6 +33,7 @@ export class DepthBook {
   readonly #pods = new Map<string, Map<string, Entry>>();
   /** Deployment -> when a request was last seen, on the clock. */
   readonly #activeAt = new Map<string, number>();
+  #hasLooked = false;
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
@@ -45,9 +47,14 @@ export class DepthBook {
     this.#pods.set(deployment, pods);
     const isActive =
       figures.waiting + figures.running > 0 ||
-      (previous !== undefined && figures.finished !== previous.figures.finished);
-    if (isActive) this.#activeAt.set(deployment, this.#clock.now());
+      (previous?.figures !== undefined && figures.finished !== previous.figures.finished);
+    if (isActive) this.touch(deployment);
     return isActive;
+  }
+
+  /** Notes another sign that somebody wants the deployment. */
+  touch(deployment: string): void {
+    this.#activeAt.set(deployment, this.#clock.now());
   }
 
   /** Notes that a pod did not answer. */
@@ -56,13 +63,22 @@ export class DepthBook {
     if (entry !== undefined) entry.isStale = true;
   }
 
-  /** Forgets pods that are not among the present ones of their deployment. */
-  keepOnly(present: ReadonlyMap<string, ReadonlySet<string>>): void {
+  /** Takes these pods of each deployment for all that there are: others are forgotten, and one that has not answered yet is stale. */
+  expect(present: ReadonlyMap<string, ReadonlySet<string>>): void {
+    this.#hasLooked = true;
     for (const [deployment, pods] of this.#pods) {
       for (const pod of pods.keys()) {
         if (!present.get(deployment)?.has(pod)) pods.delete(pod);
       }
       if (pods.size === 0) this.#pods.delete(deployment);
+    }
+    const atMs = this.#clock.now();
+    for (const [deployment, names] of present) {
+      const pods = this.#pods.get(deployment) ?? new Map<string, Entry>();
+      for (const name of names) {
+        if (!pods.has(name)) pods.set(name, { figures: undefined, atMs, isStale: true });
+      }
+      this.#pods.set(deployment, pods);
     }
   }
 
@@ -73,18 +89,19 @@ export class DepthBook {
 
   podFigures(deployment: string, pod: string): PodFigures | undefined {
     const entry = this.#pods.get(deployment)?.get(pod);
-    if (entry === undefined) return undefined;
+    if (entry?.figures === undefined) return undefined;
     return { ...entry.figures, isStale: entry.isStale, ageMs: this.#clock.now() - entry.atMs };
   }
 
-  /** The sum over the pods that ever answered: 0, not nothing, for a deployment without pods. */
+  /** The sum over the pods that ever answered: 0, not nothing, for a deployment without pods. Stale until somebody looked at all. */
   depthOf(deployment: string): Depth {
     const entries = [...(this.#pods.get(deployment)?.values() ?? [])];
+    const answers = entries.filter(({ figures }) => figures !== undefined);
     return {
-      waiting: entries.reduce((sum, { figures }) => sum + figures.waiting, 0),
-      running: entries.reduce((sum, { figures }) => sum + figures.running, 0),
-      isStale: entries.some(({ isStale }) => isStale),
-      ageMs: Math.max(0, ...entries.map(({ atMs }) => this.#clock.now() - atMs)),
+      waiting: answers.reduce((sum, { figures }) => sum + (figures?.waiting ?? 0), 0),
+      running: answers.reduce((sum, { figures }) => sum + (figures?.running ?? 0), 0),
+      isStale: !this.#hasLooked || entries.some(({ isStale }) => isStale),
+      ageMs: Math.max(0, ...answers.map(({ atMs }) => this.#clock.now() - atMs)),
     };
   }
 

@@ -16,6 +16,9 @@ export interface OwnScalingInput {
   readonly stabilizationMs: number;
 }
 
+/** Between two looks of a process that leads. */
+const longestPauseMs = 10_000;
+
 export class OwnScaler {
   readonly #clock: Clock;
   /** Deployment -> what was called for, and when. */
@@ -31,11 +34,11 @@ export class OwnScaler {
     const now = this.#clock.now();
     const least = Math.max(1, minReplicas);
     const wanted = Math.min(maxReplicas, Math.max(least, Math.ceil(waiting / target)));
-    const recent = (this.#calls.get(key) ?? []).filter(
-      ({ atMs }) => now - atMs <= input.stabilizationMs,
-    );
-    // The first look, after a start too: what runs was called for by somebody.
-    if (recent.length === 0) recent.push({ atMs: now, replicas });
+    const calls = this.#calls.get(key) ?? [];
+    const recent = calls.filter(({ atMs }) => now - atMs <= input.stabilizationMs);
+    const sinceLast = now - (calls.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY);
+    // The first look, after a start or a time without the lease too: what runs was called for by somebody.
+    if (sinceLast > input.stabilizationMs + longestPauseMs) recent.push({ atMs: now, replicas });
     recent.push({ atMs: now, replicas: wanted });
     this.#calls.set(key, recent);
     const settled = Math.max(wanted, ...recent.map((call) => call.replicas));

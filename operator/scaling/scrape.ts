@@ -14,11 +14,14 @@ const names = {
   finished: 'vllm:request_success_total',
 } as const;
 
+/** Name, label set and value of a sample; a label's value may hold braces, and quotes that are escaped. */
+const sampleLine = /^([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+(\S+)/;
+
 /** Sums each metric over its label sets. Throws when waiting or running is not there: silence is not zero. */
 export function readFigures(text: string): EngineFigures {
   const sums = new Map<string, number>();
   for (const line of text.split('\n')) {
-    const match = /^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)/.exec(line);
+    const match = sampleLine.exec(line);
     if (match === null) continue;
     const [, name = '', value] = match;
     sums.set(name, (sums.get(name) ?? 0) + Number(value));

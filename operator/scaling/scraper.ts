@@ -37,7 +37,7 @@ export async function runScraper(
       podsOf.set(deployment, (podsOf.get(deployment) ?? new Set()).add(pod));
     }
     const before = new Map([...podsOf.keys()].map((key) => [key, book.depthOf(key)]));
-    book.keepOnly(podsOf);
+    book.expect(podsOf);
     const left = present.values();
     const ask = async (): Promise<void> => {
       for (const { deployment, pod, url } of left) {

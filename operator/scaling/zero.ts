@@ -33,6 +33,8 @@ export function decideZero(input: ZeroInput): ZeroDecision {
   // The idle time runs from the first moment at which somebody could have been served.
   if (input.idleMs === undefined || input.readyReplicas === 0) return undefined;
   if (input.waiting + input.running > 0) return undefined;
+  // Somebody wants it who may have seen no replica: that is a request, too.
+  if (wake !== undefined && wake !== lastWake) return { lookAgainMs: input.idleTimeoutMs };
   const left = input.idleTimeoutMs - input.idleMs;
   if (left > 0) return { lookAgainMs: left };
   return input.isStale ? { lookAgainMs: 1000 } : { scaleTo: 0 };

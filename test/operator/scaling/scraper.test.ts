@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DepthBook } from '#operator/scaling/depth.ts';
+import { runScraper, type ScrapeTarget } from '#operator/scaling/scraper.ts';
+
+describe('the scraper', () => {
+  /** Path of a pod -> what waits; undefined: it never answers. */
+  let waiting: Map<string, number | undefined>;
+  let server: Server;
+  let base: string;
+  let book: DepthBook;
+  let targets: readonly ScrapeTarget[];
+  let rounds: ReadonlySet<string>[];
+  let stop: AbortController;
+  let ended: Promise<void>;
+
+  beforeEach(async () => {
+    waiting = new Map();
+    rounds = [];
+    book = new DepthBook();
+    stop = new AbortController();
+    ended = Promise.resolve();
+    server = createServer(({ url = '' }, response) => {
+      const count = waiting.get(url);
+      if (count === undefined) return;
+      response.end(`vllm:num_requests_waiting ${count}\nvllm:num_requests_running 0\n`);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  });
+  afterEach(async () => {
+    stop.abort();
+    await ended;
+    server.closeAllConnections();
+    server.close();
+  });
+
+  const target = (deployment: string, pod: string): ScrapeTarget => ({
+    deployment,
+    pod,
+    url: `${base}/${pod}`,
+  });
+  const start = (timeoutMs = 150): void => {
+    ended = runScraper(
+      {
+        book,
+        targets: () => targets,
+        periodMs: 20,
+        timeoutMs,
+        onRound: (changed) => rounds.push(changed),
+      },
+      stop.signal,
+    );
+  };
+  const until = async (what: string, check: () => boolean): Promise<void> => {
+    for (let i = 0; i < 1000; i++) {
+      if (check()) return;
+      await sleep(10);
+    }
+    assert.fail(`not within 10 s: ${what}`);
+  };
+  const nextRounds = async (count: number): Promise<void> => {
+    const before = rounds.length;
+    await until(`${count} rounds`, () => rounds.length >= before + count);
+  };
+
+  test('one pod that hangs delays nobody: the others are fresh, it is stale with its last value', async () => {
+    targets = [target('ns/chat', 'a'), target('ns/chat', 'b'), target('ns/other', 'c')];
+    waiting = new Map([
+      ['/a', 1],
+      ['/b', 2],
+      ['/c', 3],
+    ]);
+    start();
+    await nextRounds(1);
+    assert.equal(book.depthOf('ns/chat').waiting, 3);
+    waiting.set('/a', undefined);
+    waiting.set('/b', 5);
+    waiting.set('/c', 6);
+    await until('c is seen', () => book.depthOf('ns/other').waiting === 6);
+    await until('a is stale', () => book.podFigures('ns/chat', 'a')?.isStale === true);
+    assert.equal(book.depthOf('ns/chat').waiting, 6);
+    assert.equal(book.podFigures('ns/chat', 'b')?.isStale, false);
+    waiting.set('/a', 0);
+    await until('a is back', () => book.depthOf('ns/chat').waiting === 5);
+    assert.equal(book.depthOf('ns/chat').isStale, false);
+  });
+
+  test('thousands at once are asked in one round, some hundred of them silent', async () => {
+    const names = Array.from({ length: 1000 }, (_, i) => `p${i}`);
+    targets = names.map((pod) => target('ns/many', pod));
+    for (const [i, pod] of names.entries()) waiting.set(`/${pod}`, i % 10 === 0 ? undefined : 1);
+    start(3000);
+    await until('a whole round', () => rounds.length >= 1);
+    assert.equal(book.depthOf('ns/many').waiting, 900);
+    assert.equal(book.depthOf('ns/many').isStale, true);
+  });
+
+  test('tells which deployments changed: their depth, or whether anything runs', async () => {
+    targets = [target('ns/chat', 'a'), target('ns/other', 'b')];
+    waiting = new Map([
+      ['/a', 0],
+      ['/b', 0],
+    ]);
+    start();
+    await nextRounds(2);
+    rounds.length = 0;
+    waiting.set('/a', 4);
+    await until('the change is told', () => rounds.some((changed) => changed.size > 0));
+    assert.deepEqual([...rounds.find((changed) => changed.size > 0)!], ['ns/chat']);
+  });
+
+  test('a pod that never answered is stale, one that is gone is forgotten', async () => {
+    targets = [target('ns/chat', 'a'), target('ns/chat', 'b')];
+    waiting = new Map([['/a', 1]]);
+    start();
+    await nextRounds(1);
+    assert.equal(book.depthOf('ns/chat').isStale, true);
+    targets = [target('ns/chat', 'a')];
+    await nextRounds(2);
+    assert.deepEqual(
+      [book.depthOf('ns/chat').waiting, book.depthOf('ns/chat').isStale],
+      [1, false],
+    );
+  });
+
+  test('ends when told to, in the middle of a round, and blames no pod for it', async () => {
+    targets = [target('ns/chat', 'a'), target('ns/chat', 'b')];
+    waiting = new Map([
+      ['/a', 1],
+      ['/b', 2],
+    ]);
+    start(60_000);
+    await nextRounds(1);
+    waiting.set('/a', undefined);
+    await sleep(100);
+    stop.abort();
+    await ended;
+    assert.equal(book.podFigures('ns/chat', 'a')?.isStale, false);
+  });
+});
