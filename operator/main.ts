@@ -8,6 +8,7 @@ import { Expectations } from './kube/expectations.ts';
 import { defaultIdentity, LeaseElection } from './kube/lease.ts';
 import { WorkQueue } from './kube/queue.ts';
 import { RESOURCES } from './kube/resource.ts';
+import { ServerTime } from './kube/server-time.ts';
 import { OperatorMetrics } from './metrics.ts';
 import type { ControllerContext, MetricsState } from './nvlm/context.ts';
 import { NVLMController } from './nvlm/controller.ts';
@@ -33,7 +34,9 @@ function readOptions() {
 const options = readOptions();
 const logger = pino({ level: options.logLevel, base: { component: 'operator' } });
 const metrics = new OperatorMetrics();
-const client = connectKube(loadKubeConfig(options.kubeconfig), metrics.observeCall);
+const serverTime = new ServerTime();
+const now = (): Date => serverTime.now();
+const client = connectKube(loadKubeConfig(options.kubeconfig), metrics.observeCall, serverTime);
 const identity = defaultIdentity();
 const depths = new DepthBook();
 const watched = createWatched({
@@ -98,7 +101,7 @@ const context: ControllerContext = {
     };
   },
   identity,
-  now: () => new Date(),
+  now,
   random: Math.random,
   log: (level, message, fields) => logger[level](fields, message),
 };
@@ -129,6 +132,7 @@ const election = new LeaseElection({
   namespace: options.namespace,
   identity,
   durationSeconds: options.leaseDuration / 1000,
+  wallClock: now,
   onError: (error) => logger.warn({ err: error }, 'the lease could not be taken or renewed'),
 });
 
@@ -145,6 +149,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 metrics.gauge('nvlm_operator_is_leader', '1 on the replica that writes', [], () => [
   [{}, isLeader() ? 1 : 0],
 ]);
+metrics.gauge(
+  'nvlm_operator_clock_offset_seconds',
+  'The API server’s clock ahead of ours, 0 within a second',
+  [],
+  () => [[{}, serverTime.offsetMs / 1000]],
+);
 metrics.gauge('nvlm_operator_queue_depth', 'Keys that wait', [], () => [[{}, queue.depth]]);
 metrics.gauge('nvlm_operator_queue_oldest_seconds', 'Age of the key that waits longest', [], () => [
   [{}, queue.oldestAgeMs / 1000],
@@ -208,7 +218,7 @@ const serving =
     : serveMetrics(
         {
           client,
-          source: createQueueMetrics(watched, depths),
+          source: createQueueMetrics(watched, depths, now),
           api: options.metricsApi,
           namespace: options.namespace,
           serviceName: options.metricsService,
@@ -216,6 +226,7 @@ const serving =
           host: options.host,
           port: options.metricsPort,
           isLeader,
+          now,
           certificateMs: Math.max(options.metricsCertificateLifetime, 30_000),
           onState: onMetricsState,
           onError: (error) => {

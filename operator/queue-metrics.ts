@@ -11,7 +11,11 @@ import type { DepthBook } from './scaling/depth.ts';
 
 const windowSeconds = 15;
 
-export function createQueueMetrics(watched: Watched, depths: DepthBook): MetricsSource {
+export function createQueueMetrics(
+  watched: Watched,
+  depths: DepthBook,
+  now: () => Date,
+): MetricsSource {
   const ofDeployment = (namespace: string, name: string): MetricSample | undefined => {
     const key = `${namespace}/${name}`;
     if (watched.deployments.get(key) === undefined) return undefined;
@@ -20,7 +24,7 @@ export function createQueueMetrics(watched: Watched, depths: DepthBook): Metrics
       object: { apiVersion: API_VERSION, kind: KIND, namespace, name },
       metric: QUEUE_DEPTH_METRIC,
       value: waiting,
-      at: new Date(Date.now() - ageMs),
+      at: new Date(now().getTime() - ageMs),
       windowSeconds,
     };
   };
@@ -32,7 +36,7 @@ export function createQueueMetrics(watched: Watched, depths: DepthBook): Metrics
       object: { apiVersion: 'v1', kind: 'Pod', namespace, name },
       metric: QUEUE_DEPTH_METRIC,
       value: figures.waiting,
-      at: new Date(Date.now() - figures.ageMs),
+      at: new Date(now().getTime() - figures.ageMs),
       windowSeconds,
     };
   };

@@ -72,7 +72,8 @@ export async function serveMetrics(
         listening(await server.listen(options.host, options.port));
       }
       // A renewed certificate waits until the API server trusts its authority beside the old one: until then callers refuse it.
-      const isBelieved = isTrusted(current, await registeredAuthorities(provider));
+      const authorities = await registeredAuthorities(provider);
+      const isBelieved = authorities.every((trusted) => isTrusted(current, trusted));
       server.update(isBelieved ? current : server.tls, await readFrontProxy(client));
       if (options.isLeader()) onState(await register(provider, current.authorityBundle, signal));
       else onState(await inspect(provider));

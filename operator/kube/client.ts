@@ -9,6 +9,7 @@ import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { KubeConfig } from '@kubernetes/client-node';
 import { KubeError } from './errors.ts';
 import { type KubeObject, objectPath, type ResourceType } from './resource.ts';
+import { ServerTime } from './server-time.ts';
 
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
@@ -55,8 +56,12 @@ export type CallObserver = (verb: string, code: string, seconds: number) => void
 
 const defaultTimeoutMs = 30_000;
 
-/** A client of the kubeconfig's current context: a file, KUBECONFIG, or the service account of the pod. */
-export function connectKube(config: KubeConfig, observe: CallObserver = () => {}): KubeClient {
+/** A client of the kubeconfig's current context: a file, KUBECONFIG, or the service account of the pod. `time` learns the API server's. */
+export function connectKube(
+  config: KubeConfig,
+  observe: CallObserver = () => {},
+  time: ServerTime = new ServerTime(),
+): KubeClient {
   const cluster = config.getCurrentCluster();
   if (cluster === null) {
     throw new KubeError(
@@ -85,6 +90,7 @@ export function connectKube(config: KubeConfig, observe: CallObserver = () => {}
       headers['content-type'] = contentType;
       headers['content-length'] = String(Buffer.byteLength(payload));
     }
+    const startedAt = time.start();
     return new Promise((resolve, reject) => {
       const request = send(
         {
@@ -96,7 +102,10 @@ export function connectKube(config: KubeConfig, observe: CallObserver = () => {}
           headers,
           ...(signal && { signal }),
         },
-        resolve,
+        (response) => {
+          time.answered(response.headers.date, startedAt);
+          resolve(response);
+        },
       );
       request.on('error', reject);
       request.end(payload);

@@ -50,13 +50,15 @@ export async function makeServingCertificate({
   };
   const authorityKeys = await newKeys();
   const authority = await x509.X509CertificateGenerator.createSelfSigned({
-    name: [{ CN: ['nvlm-operator-ca'] }],
+    // Of its own name: OpenSSL tries one authority of a name, and a bundle holds the one before beside it.
+    name: [{ CN: [`nvlm-operator-ca@${Math.floor(now.getTime() / 1000)}`] }],
     keys: authorityKeys,
     signingAlgorithm: algorithm,
     ...validity,
     extensions: [
       new x509.BasicConstraintsExtension(true, 0, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(authorityKeys.publicKey),
     ],
   });
   const keys = await newKeys();
@@ -70,6 +72,7 @@ export async function makeServingCertificate({
     extensions: [
       new x509.BasicConstraintsExtension(false),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      await x509.AuthorityKeyIdentifierExtension.create(authorityKeys.publicKey),
       new x509.SubjectAlternativeNameExtension(hosts.map((value) => ({ type: 'dns', value }))),
     ],
   });

@@ -105,16 +105,13 @@ function judge(
 const findAll = ({ client, group, versions }: ProviderOptions) =>
   Promise.all(versions.map((version) => find(client, `${version}.${group}`)));
 
-/** The authorities that the API server trusts for our Service at this moment, as PEM; empty where nobody or somebody else is registered. */
-export async function registeredAuthorities({
-  client,
-  group,
-  versions,
-  service,
-}: ProviderOptions): Promise<string> {
-  const found = await find(client, `${versions[0]}.${group}`);
-  if (found === undefined || !isOurs(found, service)) return '';
-  return Buffer.from(found.spec.caBundle ?? '', 'base64').toString('utf8');
+/** The authorities that the API server trusts for our Service at this moment, as PEM, of each version; empty where it is not ours. */
+export async function registeredAuthorities(options: ProviderOptions): Promise<readonly string[]> {
+  return (await findAll(options)).map((found) =>
+    found === undefined || !isOurs(found, options.service)
+      ? ''
+      : Buffer.from(found.spec.caBundle ?? '', 'base64').toString('utf8'),
+  );
 }
 
 /** Undefined where the role has another name or may not be read: an operator that was not installed by our charts. */

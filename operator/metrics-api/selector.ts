@@ -25,7 +25,7 @@ function parseRequirement(text: string): (labels: Labels) => boolean {
         : value === undefined || !values.has(value);
     };
   }
-  const equality = /^([^!=\s]+)\s*(==|=|!=)\s*(\S*)$/.exec(text);
+  const equality = /^([^!=\s]+)\s*(==|=|!=)\s*([^\s=!,()]*)$/.exec(text);
   if (equality !== null) {
     const [, key = '', operator, value] = equality;
     return (labels) => (operator === '!=' ? labels[key] !== value : labels[key] === value);

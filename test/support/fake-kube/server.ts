@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { KubeConfig } from '@kubernetes/client-node';
 import { connectKube, type KubeClient } from '#operator/kube/client.ts';
 import type { KubeObject } from '#operator/kube/resource.ts';
+import type { ServerTime } from '#operator/kube/server-time.ts';
 
 export interface FakeRequest {
   readonly verb: 'list' | 'watch' | 'get' | 'create' | 'update' | 'patch' | 'delete';
@@ -36,15 +37,21 @@ export class FakeKube {
   #version = 100;
   #uid = 0;
 
-  async start(): Promise<KubeClient> {
-    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+  /** How far its clock is ahead of the real one. */
+  clockMs = 0;
+
+  /** A client of it; it tells the time to `time`. */
+  async start(time?: ServerTime): Promise<KubeClient> {
+    if (!this.#server.listening) {
+      await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    }
     const { port } = this.#server.address() as AddressInfo;
     const config = new KubeConfig();
     config.loadFromClusterAndUser(
       { name: 'fake', server: `http://127.0.0.1:${port}`, skipTLSVerify: true },
       { name: 'user' },
     );
-    return connectKube(config);
+    return connectKube(config, undefined, time);
   }
 
   async stop(): Promise<void> {
@@ -89,6 +96,11 @@ export class FakeKube {
     this.#publish('DELETED', path, { ...before, metadata } as KubeObject);
   }
 
+  /** What is stored at an object's path. */
+  read(path: string): KubeObject | undefined {
+    return this.#objects.get(path);
+  }
+
   /** To every open watch, as it is. */
   broadcast(text: string): void {
     for (const { response } of this.#watches) response.write(text);
@@ -122,6 +134,7 @@ export class FakeKube {
             ? 'list'
             : 'get';
     const attempt = this.count(verb);
+    response.setHeader('date', new Date(Date.now() + this.clockMs).toUTCString());
     const request: FakeRequest = { verb, path, query, response, attempt, body: undefined };
     this.requests.push(request);
     const chunks: Buffer[] = [];
