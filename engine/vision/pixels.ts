@@ -22,3 +22,39 @@ export function cropImage(
   }
   return { width, height, data };
 }
+
+/** By quarter turns against the clock. */
+export function turnImage(image: RgbImage, turns: number): RgbImage {
+  let turned = image;
+  for (let turn = 0; turn < turns; turn++) {
+    const { width, height } = turned;
+    turned = rearrange(turned, height, width, (x, y) => x * width + (width - 1 - y));
+  }
+  return turned;
+}
+
+export function mirrorImage(image: RgbImage, mirrored: 'topToBottom' | 'leftToRight'): RgbImage {
+  const { width, height } = image;
+  return mirrored === 'topToBottom'
+    ? rearrange(image, width, height, (x, y) => (height - 1 - y) * width + x)
+    : rearrange(image, width, height, (x, y) => y * width + (width - 1 - x));
+}
+
+/** `from`: index of the pixel that comes to (x, y). */
+function rearrange(
+  { data }: RgbImage,
+  width: number,
+  height: number,
+  from: (x: number, y: number) => number,
+): RgbImage {
+  const out = new Uint8Array(data.length);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const source = from(x, y) * 3;
+      const target = (y * width + x) * 3;
+      out[target] = data[source]!;
+      out[target + 1] = data[source + 1]!;
+      out[target + 2] = data[source + 2]!;
+    }
+  return { width, height, data: out };
+}

@@ -23,14 +23,8 @@ export interface ImageFile {
 export const goldenImages = (): Readonly<Record<string, ImageFile>> =>
   JSON.parse(readFileSync(join(folder, 'preprocess.json'), 'utf8'));
 
-/** The decoded picture; of the JPEG the reference's own pixels, because decoders differ by a few levels. */
-export async function readImage(name: string): Promise<RgbImage> {
-  const { file, width, height } = goldenImages()[name]!;
-  if (file.endsWith('.jpg')) {
-    return { width, height, data: readFileSync(join(folder, 'tiles', `${name}.rgb.bin`)) };
-  }
-  return decodeImage(readFileSync(join(folder, file)), DEFAULT_IMAGE_LIMITS);
-}
+export const readImage = (name: string): Promise<RgbImage> =>
+  decodeImage(readFileSync(join(folder, goldenImages()[name]!.file)), DEFAULT_IMAGE_LIMITS);
 
 /** fp32 [3, 448, 448] each, the thumbnail last. */
 export async function readTiles(name: string): Promise<Float32Array[]> {

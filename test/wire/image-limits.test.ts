@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { RunningServer } from '#engine/server/app.ts';
 import type { LoadedModel } from '#engine/start.ts';
+import { FIXTURES } from '../support/golden.ts';
 import { dataUrl, fileOf, loadTiny, serveTiny } from '../support/vision-server.ts';
 
 describe('limits of pictures', { timeout: 120_000 }, () => {
@@ -20,10 +23,13 @@ describe('limits of pictures', { timeout: 120_000 }, () => {
     await model?.close();
   });
 
-  async function send(...pictures: readonly { name: string; detail?: string }[]) {
-    const content = pictures.map(({ name, detail = 'auto' }) => ({
+  const send = (...pictures: readonly { name: string; detail?: string }[]) =>
+    sendFiles(pictures.map(({ name, detail }) => ({ file: fileOf(name), detail })));
+
+  async function sendFiles(pictures: readonly { file: Buffer; detail?: string | undefined }[]) {
+    const content = pictures.map(({ file, detail = 'auto' }) => ({
       type: 'image_url',
-      image_url: { url: dataUrl(fileOf(name)), detail },
+      image_url: { url: dataUrl(file), detail },
     }));
     const response = await fetch(`${url}/v1/chat/completions`, {
       method: 'POST',
@@ -71,6 +77,34 @@ describe('limits of pictures', { timeout: 120_000 }, () => {
       assert.equal(status, 400, message);
       assert.match(message ?? '', told);
       assert.equal(param, `messages[0].content[${picture}].image_url`);
+    });
+  }
+
+  for (const name of [
+    'rgb-8.png',
+    '420.jpg',
+    'lossy.webp',
+    'compressed.gif',
+    '444.avif',
+    'lzw.tif',
+  ]) {
+    test(`${name}: whole it is read, empty or half it is a 400 that names the picture and the reason`, async () => {
+      const file = readFileSync(join(FIXTURES, 'pillow/files', name));
+      const good = { file, detail: 'low' };
+      assert.equal((await sendFiles([good])).status, 200);
+      for (const [bad, told] of [
+        [file.subarray(0, 0), /picture 2 of 3: the file is empty/],
+        [file.subarray(0, file.length / 2), /picture 2 of 3: .*(decoded|ends in the middle)/],
+      ] as const) {
+        const { status, message, param } = await sendFiles([
+          good,
+          { file: bad, detail: 'low' },
+          good,
+        ]);
+        assert.equal(status, 400, message);
+        assert.match(message ?? '', told);
+        assert.equal(param, 'messages[0].content[1].image_url');
+      }
     });
   }
 
