@@ -1,8 +1,9 @@
 /** A Python with the official client at a pinned version, made once per machine in the cache. */
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 
 const REQUIREMENT = 'openai[realtime]==3.54.0';
 const NAME = 'venv-openai-3.54.0';
@@ -37,6 +38,24 @@ export function findPythonClient(): { readonly python: string } | { readonly ski
   const reason = `no Python with ${REQUIREMENT}: ${failure}`;
   if (process.env.CI) throw new Error(reason);
   return { skip: reason };
+}
+
+export interface Outcome {
+  readonly check: string;
+  readonly error: string | null;
+}
+
+/** Runs a script of test/wire, which prints one outcome a line. */
+export async function runChecks(
+  python: string,
+  script: string,
+  args: readonly string[],
+): Promise<readonly Outcome[]> {
+  const { stdout } = await promisify(execFile)(python, [`test/wire/${script}`, ...args]);
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
 }
 
 /** Undefined on success, else the last lines of what went wrong. */

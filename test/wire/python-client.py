@@ -1,78 +1,16 @@
-"""Checks of a live engine by the official Python client. Usage: python-client.py URL MODEL
-
-Prints one line of JSON per check: {"check": name, "error": null or the traceback}.
-Events and answers are validated against the client's pydantic models, which the client itself only constructs.
-"""
+"""Checks of a live engine by the official Python client. Usage: python-client.py URL MODEL"""
 
 import asyncio
-import json
-import sys
-import traceback
 
 import openai
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.responses_server_event import ResponsesServerEvent
-from pydantic import TypeAdapter
+from python_checks import MODEL, TERMINAL, URL, check_events, client, raises, read_response, run, validate
 
-URL, MODEL = sys.argv[1:3]
 QUESTION = "Name three colours of the rainbow."
-TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
-
-client = OpenAI(base_url=f"{URL}/v1", api_key="unused", max_retries=0)
-
-
-def validate(declared, value):
-    """Raises unless the JSON that came from the wire fits the declared type."""
-    TypeAdapter(declared).validate_python(value.to_dict(mode="json"))
-
-
-def raises(kind, code, call):
-    try:
-        call()
-    except kind as error:
-        assert error.code == code, f"{error.code} instead of {code}"
-        return error
-    raise AssertionError(f"nothing was refused, expected {code}")
-
-
-def check_events(events, declared):
-    """Lifecycle, numbering and types of one response's events; returns its final response."""
-    numbers = [event.sequence_number for event in events]
-    assert numbers == list(range(len(events))), numbers
-    official = [event for event in events if not event.type.startswith("nvlm.")]
-    kinds = []
-    for event in official:
-        validate(declared, event)
-        if event.type != "response.queued" and (not kinds or kinds[-1] != event.type):
-            kinds.append(event.type)
-    assert kinds[:-1] == [
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-        "response.output_text.delta",
-        "response.output_text.done",
-        "response.content_part.done",
-        "response.output_item.done",
-    ], kinds
-    assert kinds[-1] in ("response.completed", "response.incomplete"), kinds
-    response = events[-1].response
-    validate(Response, response)
-    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert text == response.output_text, (text, response.output_text)
-    return response
-
-
-def read_response(connection):
-    events = []
-    for event in connection:
-        events.append(event)
-        if event.type in TERMINAL:
-            return events
-    raise AssertionError("the socket closed")
 
 
 def responses_over_the_socket():
@@ -110,7 +48,7 @@ def warm_up_and_errors_on_the_socket():
 
 
 def lanes_of_the_async_socket():
-    async def run():
+    async def both():
         asynchronous = AsyncOpenAI(base_url=f"{URL}/v1", api_key="unused", max_retries=0)
         lanes = {"left": [], "right": []}
         order = []
@@ -137,7 +75,7 @@ def lanes_of_the_async_socket():
         assert len(order) > 10, order
         await asynchronous.close()
 
-    asyncio.run(run())
+    asyncio.run(both())
 
 
 def responses_over_http():
@@ -222,20 +160,14 @@ def text_completions_and_models():
     raises(openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("other"))
 
 
-CHECKS = [
-    responses_over_the_socket,
-    warm_up_and_errors_on_the_socket,
-    lanes_of_the_async_socket,
-    responses_over_http,
-    background_response_is_cancelled,
-    chat_completions,
-    text_completions_and_models,
-]
-
-for check in CHECKS:
-    try:
-        check()
-        failure = None
-    except Exception:
-        failure = traceback.format_exc()
-    print(json.dumps({"check": check.__name__, "error": failure}), flush=True)
+run(
+    [
+        responses_over_the_socket,
+        warm_up_and_errors_on_the_socket,
+        lanes_of_the_async_socket,
+        responses_over_http,
+        background_response_is_cancelled,
+        chat_completions,
+        text_completions_and_models,
+    ]
+)

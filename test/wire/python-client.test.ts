@@ -1,8 +1,6 @@
 /** The official Python client on a real model; the checks themselves are in python-client.py. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
-import { promisify } from 'node:util';
 import {
   closeModel,
   type LiveServer,
@@ -10,14 +8,9 @@ import {
   noLiveServer,
   startLiveServer,
 } from '../support/live-server.ts';
-import { findPythonClient } from '../support/python-client.ts';
+import { findPythonClient, type Outcome, runChecks } from '../support/python-client.ts';
 
 const found = noLiveServer === false ? findPythonClient() : { skip: noLiveServer };
-
-interface Outcome {
-  readonly check: string;
-  readonly error: string | null;
-}
 
 describe('the official Python client', {
   skip: 'skip' in found ? found.skip : false,
@@ -29,15 +22,7 @@ describe('the official Python client', {
   before(async () => {
     assert.ok('python' in found);
     server = await startLiveServer();
-    const { stdout } = await promisify(execFile)(found.python, [
-      'test/wire/python-client.py',
-      server.url,
-      MODEL_NAME,
-    ]);
-    outcomes = stdout
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
+    outcomes = await runChecks(found.python, 'python-client.py', [server.url, MODEL_NAME]);
   });
   after(async () => {
     await server?.close();
