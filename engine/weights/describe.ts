@@ -31,8 +31,8 @@ export async function describeModel(
     const { endpoint, transport } = hubTransport(options);
     return describeHubModel({ ...parsed, endpoint }, transport);
   }
-  const { path } = await resolveModel(reference, options);
-  const { config, tensors } = await openCheckpoint(path);
+  const { path, languageModelPath } = await resolveModel(reference, options);
+  const { config, tensors } = await openCheckpoint(path, languageModelPath);
   let weightBytes = 0;
   for (const { bytes } of tensors.values()) {
     weightBytes += 'data' in bytes ? bytes.data.byteLength : bytes.byteLength;

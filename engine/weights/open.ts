@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Checkpoint } from './checkpoint.ts';
+import { composeCheckpoint, languageModelReference } from './composed.ts';
 import { CheckpointError } from './errors.ts';
 import { readGguf } from './gguf.ts';
 import { describeGgufModel } from './gguf-model.ts';
@@ -10,9 +11,16 @@ import { openHuggingFaceDirectory } from './huggingface.ts';
 
 /**
  * Reads what is needed to load the model at `path`: a Hugging Face directory, a `.gguf` file, or a directory that holds
- * one `.gguf` file and no config.json. Headers and JSON files only. Every refusal is a CheckpointError.
+ * one `.gguf` file and no config.json. Headers and JSON files only. `languageModelPath` is where the language model of a directory
+ * is that names one by reference. Every refusal is a CheckpointError.
  */
-export async function openCheckpoint(path: string): Promise<Checkpoint> {
+export async function openCheckpoint(
+  path: string,
+  languageModelPath?: string,
+): Promise<Checkpoint> {
+  if (languageModelPath !== undefined) {
+    return composeCheckpoint(path, await openCheckpoint(languageModelPath));
+  }
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) {
     throw new CheckpointError('CHECKPOINT_NOT_FOUND', 'there is no such file or directory', {
@@ -20,7 +28,14 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
     });
   }
   if (!stats.isDirectory()) return openGgufFile(path);
-  if (existsSync(join(path, 'config.json'))) return openHuggingFaceDirectory(path);
+  if (existsSync(join(path, 'config.json'))) {
+    const reference = languageModelReference(path);
+    if (reference === undefined) return openHuggingFaceDirectory(path);
+    throw new CheckpointError('CHECKPOINT_NOT_FOUND', 'its language model is not given', {
+      file: path,
+      expected: `the path of ${reference}`,
+    });
+  }
   const ggufFiles = readdirSync(path).filter((name) => name.endsWith('.gguf'));
   const [only] = ggufFiles;
   if (ggufFiles.length === 1 && only !== undefined) return openGgufFile(join(path, only));

@@ -1,15 +1,24 @@
 /** A model reference becomes a path on disk, downloading into the cache where needed. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureCacheEntry, type Manifest } from './cache-entry.ts';
+import { languageModelReference } from './composed.ts';
 import type { Transport } from './download.ts';
 import { CheckpointError } from './errors.ts';
 import { fetchFromHub } from './hub.ts';
 import { fetchFromPypi } from './pypi.ts';
-import { cacheEntryPath, type ModelReference, parseModelReference } from './reference.ts';
+import {
+  cacheEntryPath,
+  parseModelReference,
+  REFERENCE_FORMS,
+  type RemoteReference,
+} from './reference.ts';
 
-export { DEFAULT_MODEL_REFERENCE, parseModelReference } from './reference.ts';
+export { DEFAULT_LANGUAGE_MODEL_REFERENCE, parseModelReference } from './reference.ts';
+
+/** The models that come with this repository, one directory each. */
+const BUILT_IN_MODELS = join(import.meta.dirname, '../../models/nano');
 
 export interface ResolveProgress {
   /** 'waiting': another process is fetching the same model. */
@@ -36,6 +45,8 @@ export interface ResolvedModel {
   readonly reference: string;
   /** For openCheckpoint: a directory or a .gguf file. */
   readonly path: string;
+  /** Of a directory that names its language model by reference: where that one is. */
+  readonly languageModelPath?: string;
   /** Commit of an hf:// model. */
   readonly revision?: string;
   readonly fromCache: boolean;
@@ -51,7 +62,10 @@ export async function resolveModel(
   options: ResolveOptions,
 ): Promise<ResolvedModel> {
   const parsed = parseModelReference(reference);
-  if (parsed.kind === 'path') return resolvePath(reference, parsed.path);
+  if (parsed.kind === 'path') return resolveLocal(reference, parsed.path, options);
+  if (parsed.kind === 'nano') {
+    return resolveLocal(reference, join(BUILT_IN_MODELS, parsed.name), options);
+  }
   const directory = cacheEntryPath(options.cacheDirectory, parsed);
   const report = (
     phase: ResolveProgress['phase'],
@@ -74,17 +88,34 @@ export async function resolveModel(
   };
 }
 
-function resolvePath(reference: string, path: string): ResolvedModel {
-  if (existsSync(path)) return { reference, path, fromCache: true };
-  throw new CheckpointError('CHECKPOINT_NOT_FOUND', 'there is no such file or directory', {
-    file: path,
-    expected: 'a directory, a .gguf file, hf://org/name[@revision] or pypi://name@version',
+/** A file or directory of this machine, with the language model that a directory may name. */
+async function resolveLocal(
+  reference: string,
+  path: string,
+  options: ResolveOptions,
+): Promise<ResolvedModel> {
+  if (!existsSync(path)) {
+    throw new CheckpointError('CHECKPOINT_NOT_FOUND', 'there is no such file or directory', {
+      file: path,
+      expected: REFERENCE_FORMS,
+    });
+  }
+  const wanted = statSync(path).isDirectory() ? languageModelReference(path) : undefined;
+  if (wanted === undefined) return { reference, path, fromCache: true };
+  const language = await resolveModel(wanted, options);
+  if (language.languageModelPath === undefined) {
+    return { reference, path, languageModelPath: language.path, fromCache: language.fromCache };
+  }
+  throw new CheckpointError('CHECKPOINT_CONFIG_INVALID', 'not a language model by itself', {
+    file: join(path, 'config.json'),
+    expected: 'a language_model_reference to a model that names no other',
+    received: wanted,
   });
 }
 
 function fetchInto(
   staging: string,
-  parsed: Exclude<ModelReference, { kind: 'path' }>,
+  parsed: RemoteReference,
   options: ResolveOptions,
   report: (
     phase: ResolveProgress['phase'],

