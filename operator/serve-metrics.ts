@@ -6,7 +6,12 @@ import { isNotFound } from './kube/errors.ts';
 import { type KubeObject, objectPath, RESOURCES } from './kube/resource.ts';
 import { Authorizer } from './metrics-api/authorize.ts';
 import { type FrontProxyConfig, readFrontProxyConfig } from './metrics-api/front-proxy.ts';
-import { isTrusted, obtainMaterial } from './metrics-api/material.ts';
+import {
+  firstCertificate,
+  isTrusted,
+  type Material,
+  obtainMaterial,
+} from './metrics-api/material.ts';
 import { inspect, register, registeredAuthorities } from './metrics-api/provider.ts';
 import { MetricsServer, type MetricsSource } from './metrics-api/server.ts';
 import { CUSTOM_GROUP, EXTERNAL_GROUP } from './metrics-api/values.ts';
@@ -45,6 +50,8 @@ export async function serveMetrics(
     `${serviceName}.${namespace}.svc`,
     `${serviceName}.${namespace}.svc.cluster.local`,
   ];
+  /** What callers are given at present. */
+  let served: Material | undefined;
   const material = () =>
     obtainMaterial({
       client,
@@ -53,6 +60,7 @@ export async function serveMetrics(
       hosts,
       now,
       ...(certificateMs !== undefined && { validMs: certificateMs }),
+      ...(served !== undefined && { believedAuthority: firstCertificate(served.authorityBundle) }),
     });
   const provider = {
     client,
@@ -74,7 +82,8 @@ export async function serveMetrics(
       // A renewed certificate waits until the API server trusts its authority beside the old one: until then callers refuse it.
       const authorities = await registeredAuthorities(provider);
       const isBelieved = authorities.every((trusted) => isTrusted(current, trusted));
-      server.update(isBelieved ? current : server.tls, await readFrontProxy(client));
+      if (isBelieved || served === undefined) served = current;
+      server.update(served, await readFrontProxy(client));
       if (options.isLeader()) onState(await register(provider, current.authorityBundle, signal));
       else onState(await inspect(provider));
     } catch (error) {

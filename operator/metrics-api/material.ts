@@ -13,6 +13,8 @@ export interface MaterialOptions {
   readonly now: () => Date;
   /** Of certificates that are made; 90 days when absent. */
   readonly validMs?: number;
+  /** PEM of the authority that callers believe at present, for a Secret that was deleted or broken. */
+  readonly believedAuthority?: string;
 }
 
 export interface Material extends TlsMaterial {
@@ -27,7 +29,7 @@ const encode = (value: string): string => Buffer.from(value).toString('base64');
 
 /** Reads the Secret, or makes it, or renews what is in it. Throws KubeError. */
 export async function obtainMaterial(options: MaterialOptions): Promise<Material> {
-  const { client, namespace, secretName, hosts, now, validMs } = options;
+  const { client, namespace, secretName, hosts, now, validMs, believedAuthority } = options;
   const path = objectPath(RESOURCES.secret, secretName, namespace);
   for (let attempt = 0; ; attempt++) {
     const found = await client
@@ -44,7 +46,8 @@ export async function obtainMaterial(options: MaterialOptions): Promise<Material
       now: now(),
       ...(validMs !== undefined && { validMs }),
     });
-    const bundle = [made.authorityPem, firstCertificate(stored.authorityBundle)].join('\n').trim();
+    const before = firstCertificate(stored.authorityBundle) || (believedAuthority ?? '');
+    const bundle = [made.authorityPem, before].join('\n').trim();
     const data = {
       'tls.crt': encode(made.certificatePem),
       'tls.key': encode(made.keyPem),
@@ -87,5 +90,6 @@ export const isTrusted = ({ authorityBundle }: Material, authorities: string): b
   return authority !== '' && authorities.includes(authority);
 };
 
-const firstCertificate = (bundle: string): string =>
+/** PEM of the authority that a bundle begins with; empty where there is none. */
+export const firstCertificate = (bundle: string): string =>
   /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/.exec(bundle)?.[0] ?? '';

@@ -69,13 +69,11 @@ export class MetricsServer {
   readonly #options: MetricsServerOptions;
   readonly #server: Server;
   #frontProxy: FrontProxyConfig | undefined;
-  #tls: TlsMaterial;
   /** Connections opened under the present front-proxy authority. */
   #believed = new WeakSet<Socket>();
 
   constructor(options: MetricsServerOptions, tls: TlsMaterial) {
     this.#options = options;
-    this.#tls = tls;
     this.#server = createServer({
       cert: tls.certificatePem,
       key: tls.keyPem,
@@ -94,7 +92,6 @@ export class MetricsServer {
    */
   update(tls: TlsMaterial, frontProxy: FrontProxyConfig | undefined): void {
     const isOtherAuthority = frontProxy?.authority !== this.#frontProxy?.authority;
-    this.#tls = tls;
     this.#frontProxy = frontProxy;
     this.#server.setSecureContext({
       cert: tls.certificatePem,
@@ -106,10 +103,6 @@ export class MetricsServer {
       this.#believed = new WeakSet();
       this.#server.closeIdleConnections();
     }
-  }
-
-  get tls(): TlsMaterial {
-    return this.#tls;
   }
 
   listen(host: string, port: number): Promise<number> {

@@ -140,6 +140,18 @@ describe('the metrics API of a running operator', () => {
     assert.deepEqual(errors, []);
   });
 
+  test('is believed at every moment also when somebody deletes the Secret to have it made anew', async () => {
+    const leader = await startReplica(true);
+    const other = await startReplica(false);
+    const before = kube.read(registration);
+    kube.remove('/api/v1/namespaces/nvlm-system/secrets/nvlm-operator-metrics-tls');
+    for (const replica of [other, leader, other, leader]) {
+      await round(replica);
+      for (const { port } of [leader, other]) assert.equal(await ask(port), 200);
+    }
+    assert.notDeepEqual(kube.read(registration)?.spec, before?.spec);
+  });
+
   test('follows the front proxy’s authority in the ConfigMap', async () => {
     const leader = await startReplica(true);
     const next = await createAuthority('front-proxy-2');

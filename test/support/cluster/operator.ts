@@ -9,6 +9,7 @@ import { type KubeObject, RESOURCES, type ResourceType } from '#operator/kube/re
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { createNodes, type NodeKind } from './nodes.ts';
 import { type Child, eventually, freePorts, startChild } from './processes.ts';
+import { skewedClock } from './skewed-clock.ts';
 import { type StubEngines, startStubEngines } from './stub-engines.ts';
 import { claimSubnet } from './subnet.ts';
 
@@ -29,6 +30,8 @@ export interface TestCluster {
   startOperator(options?: {
     readonly args?: readonly string[];
     readonly kubeconfig?: string;
+    /** How far its clock is ahead of the API server's. */
+    readonly clockSeconds?: number;
   }): Promise<OperatorProcess>;
   kubectl(...args: string[]): Promise<{ readonly code: number; readonly output: string }>;
   stop(): Promise<void>;
@@ -64,7 +67,7 @@ export async function startTestCluster({
     plane,
     client,
     engines,
-    async startOperator({ args = [], kubeconfig = operatorKubeconfig } = {}) {
+    async startOperator({ args = [], kubeconfig = operatorKubeconfig, clockSeconds = 0 } = {}) {
       const name = `operator-${operators.length + 1}`;
       const logFile = join(plane.folder, 'log', `${name}.log`);
       const isFirst = operators.every((operator) => operator.hasExited);
@@ -84,7 +87,7 @@ export async function startTestCluster({
           '--describe-timeout=5s',
           ...args,
         ],
-        { logFile, env: { NODE_EXTRA_CA_CERTS: '' } },
+        { logFile, env: { NODE_EXTRA_CA_CERTS: '', ...skewedClock(clockSeconds) } },
       );
       operators.push(child);
       const log = (): string => child.tail(10_000);

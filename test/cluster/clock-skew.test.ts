@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ANNOTATIONS } from '#charts/labels.ts';
+import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { Deployments } from '../support/cluster/deployments.ts';
+import {
+  NAMESPACE,
+  type OperatorProcess,
+  startTestCluster,
+  type TestCluster,
+} from '../support/cluster/operator.ts';
+import { eventually } from '../support/cluster/processes.ts';
+import { noCluster } from '../support/cluster/requirements.ts';
+import { noSkewedClock } from '../support/cluster/skewed-clock.ts';
+
+const skewSeconds = 600;
+/** A machine under load, and what the API server rounds away. */
+const slackMs = 15_000;
+
+describe('operators whose clocks are ten minutes ahead and behind, on a real control plane', {
+  skip: noCluster() || noSkewedClock(),
+  timeout: 600_000,
+}, () => {
+  let cluster: TestCluster;
+  let deployments: Deployments;
+  let ahead: OperatorProcess;
+  let behind: OperatorProcess;
+
+  before(async () => {
+    cluster = await startTestCluster();
+    deployments = new Deployments(cluster.client);
+    ahead = await cluster.startOperator({ clockSeconds: skewSeconds });
+    await eventually('the one ahead leads', async () => (await gauge(ahead, 'is_leader')) === 1);
+    behind = await cluster.startOperator({ clockSeconds: -skewSeconds });
+  });
+  after(() => cluster?.stop());
+
+  const metric = async ({ url }: OperatorProcess): Promise<string> =>
+    (await fetch(`${url}/metrics`)).text();
+  const gauge = async (operator: OperatorProcess, name: string): Promise<number> =>
+    Number(new RegExp(`^nvlm_operator_${name} (\\S+)$`, 'm').exec(await metric(operator))?.[1]);
+  /** Writes besides those of the Lease and of questions. */
+  const writes = async (operator: OperatorProcess): Promise<number> =>
+    [
+      ...(await metric(operator)).matchAll(
+        /^nvlm_operator_api_call_seconds_count\{verb="(apply|patch|delete)".*\} (\d+)$/gm,
+      ),
+    ]
+      .map(([, , count]) => Number(count))
+      .reduce((sum, count) => sum + count, 0);
+  const isNow = (text: string | undefined, what: string): void => {
+    const off = Math.abs(Date.parse(text ?? '') - Date.now());
+    assert.ok(off < slackMs, `${what} is ${text}, ${off} ms off`);
+  };
+
+  test('one leads as long as it runs, and the other writes nothing', async () => {
+    for (let i = 0; i < 20; i++) {
+      assert.equal((await gauge(ahead, 'is_leader')) + (await gauge(behind, 'is_leader')), 1);
+      await sleep(400);
+    }
+    assert.equal(await gauge(ahead, 'is_leader'), 1);
+    await deployments.create('chat', { replicas: 2 });
+    await deployments.untilReady('chat');
+    assert.equal(await writes(behind), 0);
+    assert.ok((await writes(ahead)) > 0);
+  });
+
+  test('each knows how far it is off, and writes the API server’s time', async () => {
+    const offset = async (operator: OperatorProcess) => gauge(operator, 'clock_offset_seconds');
+    assert.ok(Math.abs((await offset(ahead)) + skewSeconds) < 5, String(await offset(ahead)));
+    assert.ok(Math.abs((await offset(behind)) - skewSeconds) < 5, String(await offset(behind)));
+    const path = objectPath(RESOURCES.lease, 'nvlm-operator', NAMESPACE);
+    const lease = (await cluster.client.request({ method: 'GET', path })) as {
+      spec: { renewTime: string };
+    };
+    isNow(lease.spec.renewTime, 'renewTime');
+    const { status, metadata } = await deployments.get('chat');
+    for (const { type, lastTransitionTime } of status?.conditions ?? []) {
+      const sinceMs = Date.parse(lastTransitionTime) - Date.parse(metadata.creationTimestamp ?? '');
+      assert.ok(sinceMs > -2000 && sinceMs < 120_000, `${type}: ${lastTransitionTime}`);
+    }
+  });
+
+  test('the metrics API of the one ahead is believed: its certificate is valid already', async () => {
+    await eventually('queue depth is read through the API server', async () => {
+      const { code, output } = await cluster.kubectl(
+        'get',
+        '--raw',
+        '/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/nvlmdeployments.serving.nvlm.dev/chat/queue_depth',
+      );
+      if (code !== 0) throw new Error(output);
+      return true;
+    });
+  });
+
+  test('a pod that is being deleted is not taken for lost before its time', async () => {
+    const [pod] = await deployments.pods('chat');
+    assert.ok(pod);
+    const path = objectPath(RESOURCES.pod, pod.metadata.name, 'default');
+    const hold = async (finalizers: readonly string[] | null) =>
+      cluster.client.request({
+        method: 'PATCH',
+        path,
+        contentType: 'application/merge-patch+json',
+        body: { metadata: { finalizers } },
+      });
+    await hold(['test.nvlm.dev/hold']);
+    await cluster.kubectl('delete', 'pod', pod.metadata.name, '--wait=false');
+    for (let i = 0; i < 10; i++) {
+      const pods = await deployments.pods('chat');
+      assert.equal(
+        pods.length,
+        2,
+        `no third pod: maxSurge is 0; ${pods.map((one) => one.metadata.name)}`,
+      );
+      await sleep(500);
+    }
+    await hold(null);
+    await deployments.untilReady('chat');
+  });
+
+  test('streams that drain under one are not cut by the other that takes over', async () => {
+    await deployments.create('streaming', { drain: { timeout: '90s' } });
+    await deployments.untilReady('streaming');
+    const [pod] = await deployments.pods('streaming');
+    assert.ok(pod);
+    cluster.engines.set(pod.metadata.name, 0, 2);
+    await deployments.patch('streaming', { spec: { replicas: 0 } });
+    await deployments.until('streaming', 'drains', ({ status }) => status?.drainingReplicas === 1);
+    const [draining] = await deployments.pods('streaming');
+    isNow(draining?.metadata.annotations?.[ANNOTATIONS.drainingSince], 'draining-since');
+    await ahead.child.stop('SIGKILL');
+    await eventually('the one behind leads', async () => (await gauge(behind, 'is_leader')) === 1);
+    const still = async (when: string) => {
+      const pods = await deployments.pods('streaming');
+      assert.equal(pods.length, 1, when);
+      assert.equal(pods[0]?.metadata.deletionTimestamp, undefined, when);
+    };
+    await sleep(4000);
+    await still('under the one behind');
+    ahead = await cluster.startOperator({ clockSeconds: skewSeconds });
+    await behind.child.stop('SIGTERM');
+    await eventually('the one ahead leads', async () => (await gauge(ahead, 'is_leader')) === 1);
+    await sleep(4000);
+    await still('under the one ahead, whose clock is past the end of the drain');
+    cluster.engines.set(pod.metadata.name, 0, 0);
+    await eventually('it is gone', async () => (await deployments.pods('streaming')).length === 0);
+  });
+
+  test('idle time, and the wait for a model’s description, are neither cut short nor drawn out after a change of leaders', async () => {
+    await deployments.create('sleepy', {
+      autoscaling: { minReplicas: 0, maxReplicas: 2, idleTimeout: '40s' },
+    });
+    await deployments.untilReady('sleepy');
+    const readyAt = performance.now();
+    behind = await cluster.startOperator({ clockSeconds: -skewSeconds });
+    await ahead.child.stop('SIGTERM');
+    await eventually('the one behind leads', async () => (await gauge(behind, 'is_leader')) === 1);
+    // Its model is never described here: a pod is made once the wait for that is over.
+    await deployments.create('late');
+    await deployments.untilReady('late', { timeoutMs: 60_000 });
+    ahead = await cluster.startOperator({ clockSeconds: skewSeconds });
+    await behind.child.stop('SIGTERM');
+    await eventually('the one ahead leads', async () => (await gauge(ahead, 'is_leader')) === 1);
+    if (performance.now() - readyAt < 30_000) {
+      await sleep(2000);
+      assert.equal((await deployments.get('sleepy')).spec.replicas, 1, 'not before its time');
+    }
+    await deployments.until('sleepy', 'sleeps', ({ spec }) => spec.replicas === 0, {
+      timeoutMs: 90_000,
+    });
+  });
+});
