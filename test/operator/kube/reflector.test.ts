@@ -277,4 +277,50 @@ describe('a reflector stays equal to an API server that', () => {
     assert.deepEqual(stored.futureField, { deep: [1, 2] });
     assert.throws(() => stored.futureField.deep.push(3), TypeError);
   });
+
+  test('says nothing but bookmarks: the watch is kept, and how old the last word is is known', async () => {
+    const reflector = start();
+    assert.equal(reflector.lastEventAgeMs, undefined);
+    await reflector.synced;
+    await until('watches', () => server.count('watch') === 1);
+    const bookmark = { type: 'BOOKMARK', object: { metadata: { resourceVersion: '200' } } };
+    for (let i = 0; i < 10; i++) {
+      await sleep(60);
+      server.broadcast(`${JSON.stringify(bookmark)}\n`);
+    }
+    assert.equal(server.count('watch'), 1);
+    await until('the bookmark is heard', () => (reflector.lastEventAgeMs ?? 1e9) < 200);
+    assert.deepEqual(restarts, []);
+  });
+
+  test('loses an event: the next list, made from time to time, makes up for it', async () => {
+    server.put(path('a'));
+    server.misbehave = ({ verb, response }) => {
+      // An open watch that tells nothing.
+      if (verb !== 'watch') return false;
+      response.writeHead(200);
+      response.flushHeaders();
+      setTimeout(() => response.end(), 150);
+      return true;
+    };
+    await start({ relistMs: 300 }).synced;
+    server.put(path('b'));
+    server.remove(path('a'));
+    await has('b');
+    assert.ok(restarts.includes('closed') && restarts.includes('relist'), String(restarts));
+  });
+
+  test('ends every watch: connections do not pile up', async () => {
+    server.misbehave = ({ verb, attempt, response }) => {
+      if (verb !== 'watch' || attempt >= 60) return false;
+      if (attempt % 2 === 0) response.socket?.destroy();
+      else response.writeHead(200).end();
+      return true;
+    };
+    await start({ backoff: { baseMs: 1, maxMs: 1 } }).synced;
+    await until('sixty watches', () => server.count('watch') > 60);
+    server.put(path('a'));
+    await has('a');
+    assert.ok((await server.connections()) <= 3, `${await server.connections()} connections`);
+  });
 });

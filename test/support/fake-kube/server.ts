@@ -5,6 +5,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { connectKube, type KubeClient } from '#operator/kube/client.ts';
 import type { KubeObject } from '#operator/kube/resource.ts';
 import type { ServerTime } from '#operator/kube/server-time.ts';
+import { applyFields, type FieldOwners } from './apply.ts';
 
 export interface FakeRequest {
   readonly verb: 'list' | 'watch' | 'get' | 'create' | 'update' | 'patch' | 'delete';
@@ -31,6 +32,7 @@ export class FakeKube {
   /** Answers a request itself and returns true, or leaves it to the server. */
   misbehave: (request: FakeRequest) => boolean = () => false;
   readonly #objects = new Map<string, KubeObject>();
+  readonly #owners = new Map<string, FieldOwners>();
   readonly #history: StoredEvent[] = [];
   readonly #watches = new Set<{ collection: string; response: ServerResponse }>();
   readonly #server = createServer((request, response) => void this.#answer(request, response));
@@ -61,6 +63,13 @@ export class FakeKube {
 
   count(verb: FakeRequest['verb']): number {
     return this.requests.filter((request) => request.verb === verb).length;
+  }
+
+  /** Open ones. */
+  connections(): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.getConnections((error, count) => (error ? reject(error) : resolve(count)));
+    });
   }
 
   get version(): number {
@@ -148,7 +157,9 @@ export class FakeKube {
     if (verb === 'list') this.#list(path, query, response);
     else if (verb === 'watch') this.#watch(path, query, response);
     else if (verb === 'create') this.#write(verb, `${path}/${body.metadata.name}`, body, response);
-    else if (verb === 'update' || verb === 'patch') this.#write(verb, path, body, response);
+    else if (verb === 'patch' && query.get('fieldManager') !== null && query.has('force')) {
+      this.#apply(path, query, body, response);
+    } else if (verb === 'update' || verb === 'patch') this.#write(verb, path, body, response);
     else {
       const object = this.#objects.get(path);
       if (object === undefined) refuse(response, 404, 'NotFound', `${path} not found`);
@@ -181,6 +192,19 @@ export class FakeKube {
       const merged = verb === 'patch' ? { ...before, ...body } : body;
       send(response, verb === 'create' ? 201 : 200, this.put(path, merged));
     }
+  }
+
+  #apply(path: string, query: URLSearchParams, body: KubeObject, response: ServerResponse): void {
+    const before = this.#objects.get(path);
+    const owners = before === undefined ? new Map() : (this.#owners.get(path) ?? new Map());
+    const manager = query.get('fieldManager') ?? '';
+    const applied = applyFields(before, owners, body, manager, query.get('force') === 'true');
+    if ('conflicts' in applied) {
+      refuse(response, 409, 'Conflict', `others own ${applied.conflicts.join(', ')}`);
+      return;
+    }
+    this.#owners.set(path, applied.owners);
+    send(response, before === undefined ? 201 : 200, this.put(path, applied.object));
   }
 
   #list(path: string, query: URLSearchParams, response: ServerResponse): void {
