@@ -1,6 +1,7 @@
 /** `npm run operator`: reads options, connects, competes for the lease, and reconciles while it leads. */
 import pino from 'pino';
 import { connectQueue, createWatched, scrapeTargets } from './controllers.ts';
+import { registerGauges } from './gauges.ts';
 import { createHttp } from './http.ts';
 import { connectKube, loadKubeConfig } from './kube/client.ts';
 import { OptionalKinds } from './kube/discovery.ts';
@@ -146,45 +147,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   });
 }
 
-metrics.gauge('nvlm_operator_is_leader', '1 on the replica that writes', [], () => [
-  [{}, isLeader() ? 1 : 0],
-]);
-metrics.gauge(
-  'nvlm_operator_clock_offset_seconds',
-  'The API server’s clock ahead of ours, 0 within a second',
-  [],
-  () => [[{}, serverTime.offsetMs / 1000]],
-);
-metrics.gauge('nvlm_operator_queue_depth', 'Keys that wait', [], () => [[{}, queue.depth]]);
-metrics.gauge('nvlm_operator_queue_oldest_seconds', 'Age of the key that waits longest', [], () => [
-  [{}, queue.oldestAgeMs / 1000],
-]);
-metrics.gauge(
-  'nvlm_operator_last_event_age_seconds',
-  'Since a watch last said anything',
-  ['resource'],
-  () =>
-    [...watched.reflectors, ...optionalKinds.reflectors].map(({ resource, reflector }) => [
-      { resource },
-      (reflector.lastEventAgeMs ?? 0) / 1000,
-    ]),
-);
-metrics.gauge('nvlm_deployment_queue_depth', 'Requests that wait', ['namespace', 'name'], () =>
-  watched.deployments
-    .list()
-    .map(({ metadata: { namespace, name } }) => [
-      { namespace, name },
-      depths.depthOf(`${namespace}/${name}`).waiting,
-    ]),
-);
-metrics.gauge('nvlm_deployment_ready_replicas', 'Ready replicas', ['namespace', 'name'], () =>
-  watched.deployments
-    .list()
-    .map(({ metadata: { namespace, name }, status }) => [
-      { namespace, name },
-      status?.readyReplicas ?? 0,
-    ]),
-);
+registerGauges(metrics, { isLeader, serverTime, queue, watched, optionalKinds, depths });
 
 const http = createHttp({
   metrics,

@@ -7,7 +7,9 @@ import { completionFields } from '#engine/protocol/completion-request.ts';
 import { ERRORS } from '#engine/protocol/errors.ts';
 import { responsesFields } from '#engine/protocol/responses-request.ts';
 import { allCodes, errorsMarkdown } from '../scripts/errors-document.ts';
+import { operatorMetricsMarkdown } from '../scripts/operator-metrics-document.ts';
 import { operatorOptionsMarkdown } from '../scripts/operator-options-document.ts';
+import { operatorSecurityMarkdown } from '../scripts/operator-security-document.ts';
 import { resourceMarkdown } from '../scripts/resource-document.ts';
 
 test('docs/errors.md is what the tables of the code say', () => {
@@ -22,6 +24,22 @@ test('docs/operator-options.md is what the operator reads', () => {
   assert.equal(
     readFileSync('docs/operator-options.md', 'utf8'),
     operatorOptionsMarkdown(),
+    'run node scripts/documents.ts',
+  );
+});
+
+test('docs/operator-metrics.md is what the operator serves', async () => {
+  assert.equal(
+    readFileSync('docs/operator-metrics.md', 'utf8'),
+    await operatorMetricsMarkdown(),
+    'run node scripts/documents.ts',
+  );
+});
+
+test('docs/operator-security.md has every right that is installed, with its reason', () => {
+  assert.equal(
+    readFileSync('docs/operator-security.md', 'utf8'),
+    operatorSecurityMarkdown(),
     'run node scripts/documents.ts',
   );
 });
