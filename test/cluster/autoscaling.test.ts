@@ -188,4 +188,52 @@ describe('scaling on queue depth by the real HPA controller', {
     };
     assert.equal(found.spec.service.name, 'prometheus-adapter');
   });
+
+  test('beside another provider of custom metrics the external API serves the HPA, when the operator is told to use it', async () => {
+    await operator.child.stop('SIGTERM');
+    operator = await cluster.startOperator({ args: ['--metrics-api=external'] });
+    const hpa = async () => {
+      const path = objectPath(RESOURCES.horizontalPodAutoscaler, 'alone', 'default');
+      return (await cluster.client.request({ method: 'GET', path })) as {
+        spec: { metrics: { type: string }[] };
+        status?: { conditions?: { type: string; status: string }[] };
+      };
+    };
+    await eventually(
+      'the HPA is back and reads',
+      async () => {
+        const { spec, status } = await hpa();
+        const active = status?.conditions?.find(({ type }) => type === 'ScalingActive');
+        return spec.metrics[0]?.type === 'External' && active?.status === 'True';
+      },
+      {
+        timeoutMs: 60_000,
+        explain: async () => (await cluster.kubectl('describe', 'hpa', 'alone')).output,
+      },
+    );
+    await deployments.until('alone', 'is told so', ({ status }) =>
+      status?.conditions?.some(
+        ({ type, status: is, message }) =>
+          type === 'MetricsServed' && is === 'True' && message.includes('external.metrics.k8s.io'),
+      ),
+    );
+    await deployments.patch('alone', { spec: { autoscaling: { behavior: FAST_SCALING } } });
+    cluster.engines.setTotal('alone', 12);
+    await deployments.until('alone', 'has three replicas', ({ spec }) => spec.replicas === 3, {
+      timeoutMs: 60_000,
+      explain: async () => (await cluster.kubectl('describe', 'hpa', 'alone')).output,
+    });
+    cluster.engines.setTotal('alone', 0);
+    await deployments.until('alone', 'has one replica', ({ spec }) => spec.replicas === 1, {
+      timeoutMs: 60_000,
+    });
+  });
+
+  test('discovery of the whole cluster is well with our API in it', async () => {
+    const { code, output } = await cluster.kubectl('api-resources');
+    assert.match(output, /nvlmdeployments +nvlm +serving\.nvlm\.dev\/v1alpha1/);
+    // The foreign provider of this test does not exist, and kubectl says so; of ours it says nothing.
+    assert.doesNotMatch(output, /external\.metrics\.k8s\.io.*(unable|error|stale)/i);
+    assert.ok(code === 0 || output.includes('custom.metrics.k8s.io'), output);
+  });
 });

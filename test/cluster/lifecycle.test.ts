@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import {
   type OperatorProcess,
@@ -17,21 +17,42 @@ describe('an NVLMDeployment on a real control plane', {
   let cluster: TestCluster;
   let operator: OperatorProcess;
   let deployments: Deployments;
+  /** Of the installation, without an NVLMDeployment. */
+  let installed: string[];
 
   before(async () => {
     cluster = await startTestCluster();
     operator = await cluster.startOperator();
     deployments = new Deployments(cluster.client);
+    // Registered and reached: what comes with the installation is there.
+    await eventually('the metrics API is served', async () => {
+      const { output } = await cluster.kubectl(
+        'get',
+        'apiservice',
+        'v1beta1.custom.metrics.k8s.io',
+      );
+      return /\bTrue\b/.test(output);
+    });
+    installed = await inventory();
   });
   after(() => cluster?.stop());
 
-  const count = async (type: (typeof RESOURCES)[keyof typeof RESOURCES]): Promise<number> => {
-    const list = (await cluster.client.request({
-      method: 'GET',
-      path: collectionPath(type, 'default'),
-      query: { labelSelector: 'app.kubernetes.io/managed-by=nvlm-operator' },
-    })) as KubeList;
-    return list.items.length;
+  /** Every object of every kind that the cluster lists, namespaced or not, besides Events, Leases and what is of nodes. */
+  const inventory = async (): Promise<string[]> => {
+    const kinds = await cluster.kubectl('api-resources', '--verbs=list', '-o', 'name');
+    assert.equal(kinds.code, 0, kinds.output);
+    const names = kinds.output
+      .trim()
+      .split('\n')
+      .filter(
+        (kind) =>
+          !/^(events|leases|componentstatuses|csinodes|flowschemas|prioritylevel)/.test(kind),
+      );
+    assert.ok(names.includes('clusterroles.rbac.authorization.k8s.io') && names.includes('pods'));
+    const custom = ['-o', 'custom-columns=K:.kind,S:.metadata.namespace,N:.metadata.name'];
+    const all = await cluster.kubectl('get', names.join(','), '-A', '--no-headers', ...custom);
+    assert.equal(all.code, 0, all.output);
+    return all.output.trim().split('\n').sort();
   };
 
   test('is scheduled onto A100 nodes only, and becomes Ready', async () => {
@@ -173,7 +194,10 @@ describe('an NVLMDeployment on a real control plane', {
     });
   });
 
-  test('deleting it leaves nothing behind', async () => {
+  test('deleting it leaves nothing behind, of any kind, in any namespace or in none', async () => {
+    let left: string[] = [];
+    const made = (await inventory()).filter((object) => !installed.includes(object));
+    assert.ok(made.length >= 6, made.join('\n'));
     await deployments.delete('chat');
     await eventually('it is gone', async () => {
       const list = (await cluster.client.request({
@@ -182,14 +206,13 @@ describe('an NVLMDeployment on a real control plane', {
       })) as KubeList;
       return list.items.length === 0;
     });
-    for (const type of [
-      RESOURCES.pod,
-      RESOURCES.service,
-      RESOURCES.networkPolicy,
-      RESOURCES.podDisruptionBudget,
-      RESOURCES.horizontalPodAutoscaler,
-    ]) {
-      await eventually(`no ${type.plural} are left`, async () => (await count(type)) === 0);
-    }
+    await eventually(
+      'nothing is there that was not before, of any kind',
+      async () => {
+        left = (await inventory()).filter((object) => !installed.includes(object));
+        return left.length === 0;
+      },
+      { timeoutMs: 60_000, intervalMs: 1000, explain: () => left.join('\n') },
+    );
   });
 });
