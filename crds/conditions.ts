@@ -23,7 +23,7 @@ export const REASONS = {
   InvalidTemplate: 'spec.template gives a pod that the API server refuses.',
   SecretMissing: 'A Secret that the spec names does not exist or lacks its key.',
   Downloading: 'Engines fetch the model.',
-  Cached: 'Every engine has the model.',
+  Cached: 'The engines that answer have the model.',
   Available: 'At least as many replicas serve as the rollout must keep.',
   TooFewServing: 'Fewer replicas serve than the rollout must keep.',
   RollingOut: 'Pods of an older revision are being replaced.',
@@ -60,7 +60,8 @@ export const REMEDIES: Partial<Record<Reason, string>> = {
     'Change the number that the message names, or choose larger GPUs in `accelerator`.',
   InvalidTemplate: 'Mend `spec.template`, or the object of the name that the message gives.',
   SecretMissing: 'Create the Secret with the key that the message names.',
-  Downloading: 'Wait; `kubectl logs` of the pod shows how far it is.',
+  Downloading:
+    'Wait; the message of `ModelCached` says how far each pod is (`kubectl nvlm status`, `kubectl get nvlm -o wide`).',
   TooFewServing: 'Look at the pods: `kubectl nvlm status` names what holds them.',
   Unschedulable:
     'Free or add GPUs, or lower `parallelism.tensor`; the message has what the scheduler says.',

@@ -75,6 +75,12 @@ export const customResourceDefinition = {
           column('Reason', '.status.reason', 'Why.'),
           column('Age', '.metadata.creationTimestamp', 'Since its creation.', { type: 'date' }),
           column('Revision', '.status.currentRevision', 'Of the pods.', { priority: 1 }),
+          column(
+            'Model cached',
+            '.status.conditions[?(@.type=="ModelCached")].message',
+            'How far engines are with the model.',
+            { priority: 1 },
+          ),
           column('Endpoint', '.status.endpoint', 'Address of its Service.', { priority: 1 }),
         ],
       },

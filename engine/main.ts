@@ -6,6 +6,7 @@ import pino from 'pino';
 import { startStep } from '../scripts/progress.mjs';
 import { OptionError, readServeOptions, serveHelp } from './options.ts';
 import { createServer } from './server/app.ts';
+import { LoadingServer } from './server/loading.ts';
 import { defaultServerOptions } from './server/options.ts';
 import type { LoadedModel } from './start.ts';
 import { loadModel } from './start.ts';
@@ -74,6 +75,21 @@ function chatTemplate(): string | undefined {
   }
 }
 
+function failToListen(error: unknown): never {
+  const { code } = error as { code?: string };
+  return fail(
+    code === 'EADDRINUSE'
+      ? new Error(
+          `Port ${options.port} of ${options.host} is in use; stop what listens there, or pass --port 0 for a free one.`,
+        )
+      : error,
+  );
+}
+
+/** Nobody can know a port that is not chosen yet. */
+const loading = options.port === 0 ? undefined : new LoadingServer();
+await loading?.listen(options.host, options.port).catch(failToListen);
+
 async function load(): Promise<LoadedModel> {
   const bar = startStep(`Load ${options.model}`);
   try {
@@ -103,7 +119,10 @@ async function load(): Promise<LoadedModel> {
         allowedHosts: options.imageUrlHosts,
         timeoutMs: options.imageFetchTimeout,
       },
-      onProgress: (fraction, note) => bar.update(fraction, note),
+      onProgress: (fraction, note) => {
+        bar.update(fraction, note);
+        loading?.report({ phase: note, fraction });
+      },
     });
     bar.done(model.description);
     return model;
@@ -182,16 +201,6 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
   process.on(signal, () => void stop());
 endsWithParent = () => void stop();
 
-try {
-  const { url } = await server.listen();
-  console.log(`listening on ${url}`);
-} catch (error) {
-  const { code } = error as { code?: string };
-  fail(
-    code === 'EADDRINUSE'
-      ? new Error(
-          `Port ${options.port} of ${options.host} is in use; stop what listens there, or pass --port 0 for a free one.`,
-        )
-      : error,
-  );
-}
+await loading?.close();
+const { url } = await server.listen().catch(failToListen);
+console.log(`listening on ${url}`);

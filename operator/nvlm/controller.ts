@@ -222,7 +222,7 @@ export class NVLMController {
     fence: AbortSignal,
   ): Promise<void> {
     const { client, metricsState } = this.#context;
-    const { deployment, rolloutPods, depth, now } = seen;
+    const { deployment, rolloutPods, depth, loading, now } = seen;
     const status = makeStatus({
       deployment,
       pods: rolloutPods,
@@ -231,6 +231,7 @@ export class NVLMController {
       accepted: feasibility.accepted,
       drifts,
       depth,
+      loading,
       metrics: metricsState(),
       lastActiveTime: this.#lastActiveTime(seen),
       capacity: feasibility.capacity,

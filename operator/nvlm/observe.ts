@@ -2,6 +2,7 @@
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { type KubeObject, keyOf } from '../kube/resource.ts';
 import type { Depth } from '../scaling/depth.ts';
+import type { EngineLoading } from '../scaling/scrape.ts';
 import type { ControllerContext } from './context.ts';
 import { type PodObject, toRolloutPod } from './pod.ts';
 import type { RolloutPod } from './rollout.ts';
@@ -13,6 +14,8 @@ export interface Observation {
   readonly pods: readonly PodObject[];
   readonly rolloutPods: readonly RolloutPod[];
   readonly depth: Depth;
+  /** Keys of pods that are loading their model. */
+  readonly loading: ReadonlyMap<string, EngineLoading>;
   /** Since a request was last seen by this process. */
   readonly idleMs: number | undefined;
   readonly now: Date;
@@ -44,6 +47,7 @@ export function observe(context: ControllerContext, key: string): Observation | 
         return toRolloutPod(pod, inFlight, now);
       }),
     depth: context.depths.depthOf(key),
+    loading: context.depths.loadingOf(key),
     idleMs: context.depths.idleMs(key),
     now,
   };

@@ -2,7 +2,9 @@
 import { ANNOTATIONS, engineSelector, selectorText } from '#charts/labels.ts';
 import type { Condition, ConditionType, Phase, Reason } from '#crds/conditions.ts';
 import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
-import type { Depth } from '../scaling/depth.ts';
+import { splitKey } from '../kube/resource.ts';
+import { type Depth, LOADING_STEP } from '../scaling/depth.ts';
+import type { EngineLoading } from '../scaling/scrape.ts';
 import type { Drift } from './children.ts';
 import type { MetricsState } from './context.ts';
 import type { PodProblem } from './pod.ts';
@@ -24,6 +26,8 @@ export interface StatusInput {
   readonly accepted: Finding;
   readonly drifts: readonly Drift[];
   readonly depth: Depth;
+  /** Keys of pods that are loading their model. */
+  readonly loading: ReadonlyMap<string, EngineLoading>;
   readonly metrics: MetricsState;
   /** RFC 3339, of the last request seen. */
   readonly lastActiveTime: string | undefined;
@@ -106,14 +110,7 @@ function judge(input: StatusInput, counts: Counts): Findings {
   const progress = `${current.length} of ${wanted} replicas are of revision ${input.revision}, ${readyReplicas} of them ready; ${outdated} of older revisions`;
   return {
     Accepted: accepted,
-    ModelCached:
-      servingReplicas > 0
-        ? yes('Cached', 'The serving replicas have loaded the model')
-        : {
-            status: 'Unknown',
-            reason: 'Downloading',
-            message: 'No replica has loaded the model yet',
-          },
+    ModelCached: judgeModel(input, servingReplicas),
     EnginesAvailable:
       servingReplicas >= Math.max(needed, Math.min(wanted, 1))
         ? yes('Available', `${servingReplicas} replicas serve, ${needed} must`)
@@ -159,6 +156,27 @@ function judge(input: StatusInput, counts: Counts): Findings {
               ? no(worst.reason, worst.message)
               : no(outdated > 0 ? 'RollingOut' : 'NotReady', progress),
   };
+}
+
+/** Phases of an engine in which the model is not on its disk yet. */
+const downloadPhases = new Set(['waiting', 'downloading', 'extracting']);
+
+const isDownloading = ({ loading }: Pick<StatusInput, 'loading'>): boolean =>
+  [...loading.values()].some(({ phase }) => downloadPhases.has(phase));
+
+function judgeModel(input: StatusInput, servingReplicas: number): Finding {
+  const progress = [...input.loading]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([pod, { phase, fraction }]) => {
+      const percent = Math.round(Math.floor(fraction / LOADING_STEP) * LOADING_STEP * 100);
+      return `pod ${splitKey(pod).name}: ${phase}, ${percent} %`;
+    })
+    .join('; ');
+  if (isDownloading(input)) return no('Downloading', `Engines fetch the model: ${progress}`);
+  if (progress !== '') return yes('Cached', `Engines have the model and load it: ${progress}`);
+  if (servingReplicas > 0) return yes('Cached', 'The serving replicas have loaded the model');
+  const message = 'No engine has told yet how far it is with the model';
+  return { status: 'Unknown', reason: 'NotReady', message };
 }
 
 function judgeScaling({ spec }: NVLMDeployment, metrics: MetricsState): Finding {
@@ -233,6 +251,9 @@ function phaseOf(
   const isOnlyPending = worst?.reason === 'Unschedulable' && readyReplicas === 0;
   if (isOnlyPending) return { phase: 'Pending', reason: worst.reason };
   if (worst !== undefined) return { phase: 'Degraded', reason: worst.reason };
+  if (readyReplicas === 0 && findings.ModelCached.reason === 'Downloading') {
+    return tell('Downloading', findings.ModelCached);
+  }
   const isRollingOut = pods.some((pod) => pod.revision !== revision && !pod.isTerminating);
   if (isRollingOut || readyReplicas > 0) return tell('Updating', findings.Progressing);
   return { phase: current.length === 0 ? 'Pending' : 'Starting', reason: 'NotReady' };

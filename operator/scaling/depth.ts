@@ -3,7 +3,10 @@
  * marked stale: one bad pod neither blocks the others nor looks like an empty queue.
  */
 import { type Clock, systemClock } from '../kube/clock.ts';
-import type { EngineFigures } from './scrape.ts';
+import type { EngineFigures, EngineLoading } from './scrape.ts';
+
+/** Part of a phase of loading that is told: each is a write of the status. */
+export const LOADING_STEP = 0.05;
 
 export interface PodFigures extends EngineFigures {
   /** The last scrape failed. */
@@ -91,6 +94,16 @@ export class DepthBook {
     const entry = this.#pods.get(deployment)?.get(pod);
     if (entry?.figures === undefined) return undefined;
     return { ...entry.figures, isStale: entry.isStale, ageMs: this.#clock.now() - entry.atMs };
+  }
+
+  /** Pods that are loading their model, with how far they are. */
+  loadingOf(deployment: string): ReadonlyMap<string, EngineLoading> {
+    const pods = [...(this.#pods.get(deployment) ?? [])];
+    return new Map(
+      pods.flatMap(([pod, { figures, isStale }]) =>
+        figures?.loading === undefined || isStale ? [] : [[pod, figures.loading]],
+      ),
+    );
   }
 
   /** The sum over the pods that ever answered: 0, not nothing, for a deployment without pods. Stale until somebody looked at all. */

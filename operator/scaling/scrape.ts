@@ -6,6 +6,15 @@ export interface EngineFigures {
   readonly running: number;
   /** Requests that ended, ever: a change means that somebody asked. */
   readonly finished: number;
+  /** Of an engine that answers and has no model yet. */
+  readonly loading?: EngineLoading;
+}
+
+export interface EngineLoading {
+  /** In the engine's words: `downloading`, `extracting`, and what comes after those. */
+  readonly phase: string;
+  /** 0 to 1 of the phase. */
+  readonly fraction: number;
 }
 
 const names = {
@@ -17,8 +26,17 @@ const names = {
 /** Name, label set and value of a sample; a label's value may hold braces, and quotes that are escaped. */
 const sampleLine = /^([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+(\S+)/;
 
-/** Sums each metric over its label sets. Throws when waiting or running is not there: silence is not zero. */
+const loadingLine = /^nvlm_load_fraction\{phase="([^"]*)"\} ([\d.eE+-]+)$/m;
+
+/**
+ * Sums each metric over its label sets. Throws when waiting or running is not there: silence is not zero. An engine that loads its model
+ * has no requests.
+ */
 export function readFigures(text: string): EngineFigures {
+  const [, phase, fraction] = loadingLine.exec(text) ?? [];
+  if (phase !== undefined) {
+    return { waiting: 0, running: 0, finished: 0, loading: { phase, fraction: Number(fraction) } };
+  }
   const sums = new Map<string, number>();
   for (const line of text.split('\n')) {
     const match = sampleLine.exec(line);

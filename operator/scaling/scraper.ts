@@ -1,6 +1,6 @@
 /** Asks all engines for their figures, again and again: many at a time, each with its own deadline. */
 import { type Clock, pause, systemClock } from '../kube/clock.ts';
-import type { DepthBook } from './depth.ts';
+import { type DepthBook, LOADING_STEP } from './depth.ts';
 import { scrape } from './scrape.ts';
 
 export interface ScrapeTarget {
@@ -17,12 +17,18 @@ export interface ScraperOptions {
   readonly periodMs: number;
   readonly timeoutMs: number;
   readonly clock?: Clock;
-  /** After each round, with the deployments whose depth is another than before it, or that lost or won all requests. */
+  /** After each round, with the deployments whose depth is another than before it, that lost or won all requests, or whose engines got on with loading. */
   readonly onRound?: (deployments: ReadonlySet<string>) => void;
 }
 
 /** Connections at once: enough that a few pods that hang hold up nobody. */
 const PARALLEL = 256;
+
+/** Every step of the status that says how far engines are, not every percent. */
+const stepsOf = (book: DepthBook, deployment: string): string =>
+  [...book.loadingOf(deployment)]
+    .map(([pod, { phase, fraction }]) => `${pod} ${phase} ${Math.floor(fraction / LOADING_STEP)}`)
+    .join();
 
 /** Runs until `signal` aborts. A round takes `timeoutMs` for each 256 engines that hang, at most. */
 export async function runScraper(
@@ -36,7 +42,8 @@ export async function runScraper(
     for (const { deployment, pod } of present) {
       podsOf.set(deployment, (podsOf.get(deployment) ?? new Set()).add(pod));
     }
-    const before = new Map([...podsOf.keys()].map((key) => [key, book.depthOf(key)]));
+    const look = (key: string) => ({ ...book.depthOf(key), loading: stepsOf(book, key) });
+    const before = new Map([...podsOf.keys()].map((key) => [key, look(key)]));
     book.expect(podsOf);
     const left = present.values();
     const ask = async (): Promise<void> => {
@@ -49,9 +56,10 @@ export async function runScraper(
       }
     };
     await Promise.all(Array.from({ length: Math.min(PARALLEL, present.length) }, ask));
-    const changed = [...before].filter(([key, { waiting, running }]) => {
-      const after = book.depthOf(key);
-      return after.waiting !== waiting || (after.running === 0) !== (running === 0);
+    const changed = [...before].filter(([key, { waiting, running, loading }]) => {
+      const after = look(key);
+      const isOther = after.waiting !== waiting || (after.running === 0) !== (running === 0);
+      return isOther || after.loading !== loading;
     });
     if (!signal.aborted) onRound?.(new Set(changed.map(([key]) => key)));
     await pause(clock, Math.max(0, periodMs - (clock.now() - startedAt)), signal);

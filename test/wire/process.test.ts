@@ -2,13 +2,24 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { readFigures } from '#operator/scaling/scrape.ts';
+import { freePorts } from '../support/cluster/processes.ts';
 import { findDefaultModel } from '../support/default-model.ts';
+import { startFakeHub } from '../support/fake-hub.ts';
 import { noLiveServer } from '../support/live-server.ts';
 
 const skip = noLiveServer;
@@ -80,6 +91,47 @@ test('SIGTERM lets a running stream finish, refuses new ones, and ends with 0', 
   assert.match(text, /data: \[DONE\]\s*$/);
   await assert.rejects(fetch(`${url}/v1/models`));
   assert.equal((await ended).code, 0);
+});
+
+test('while the model is on its way the address says how far it is: alive, not ready, a metric', async (context) => {
+  const { promise: half, resolve: reachHalf } = Promise.withResolvers<void>();
+  const hub = await startFakeHub(context, {
+    'config.json': readFileSync('test/fixtures/nvlm-tiny/a/config.json'),
+    'model.safetensors': Buffer.alloc(4 << 20),
+  });
+  hub.misbehave = ({ path, bytes }, response) => {
+    if (!path.endsWith('.safetensors')) return false;
+    response.writeHead(200, { 'content-length': bytes.length });
+    response.write(bytes.subarray(0, bytes.length / 2), () => reachHalf());
+    return true;
+  };
+  const [port = 0] = await freePorts(1);
+  const cache = mkdtempSync(join(tmpdir(), 'nvlm-loading-'));
+  context.after(() => rmSync(cache, { recursive: true, force: true }));
+  const { child, ended } = run(context, [
+    'engine/main.ts',
+    '--model=hf://org/name',
+    `--port=${port}`,
+    `--hf-endpoint=${hub.endpoint}`,
+    `--cache-directory=${cache}`,
+  ]);
+  await half;
+  const get = (path: string) => fetch(`http://127.0.0.1:${port}${path}`);
+  let told = '';
+  for (let i = 0; i < 500 && !/downloading, (4\d|5\d) %/.test(told); i++) {
+    const ready = await get('/readyz');
+    assert.equal(ready.status, 503);
+    told = ((await ready.json()) as { error: { message: string } }).error.message;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.match(told, /the model is being loaded: downloading, (4\d|5\d) %/);
+  assert.equal((await get('/healthz')).status, 200);
+  assert.equal((await get('/v1/models')).status, 503);
+  const figures = readFigures(await (await get('/metrics')).text());
+  assert.equal(figures.loading?.phase, 'downloading');
+  assert.ok(Math.abs((figures.loading?.fraction ?? 0) - 0.5) < 0.1);
+  child.kill('SIGTERM');
+  await ended;
 });
 
 test('a port in use is said with what to do, and the exit code is 1', { skip }, async (context) => {

@@ -35,6 +35,16 @@ describe('the figures of an engine', () => {
   });
 });
 
+test('an engine that loads its model says how far it is, and has no requests', () => {
+  const text = '# TYPE nvlm_load_fraction gauge\nnvlm_load_fraction{phase="downloading"} 0.41\n';
+  assert.deepEqual(readFigures(text), {
+    waiting: 0,
+    running: 0,
+    finished: 0,
+    loading: { phase: 'downloading', fraction: 0.41 },
+  });
+});
+
 describe('an engine is asked, and', () => {
   let server: Server;
   let url: string;

@@ -43,7 +43,7 @@ describe('the scraper', () => {
     pod,
     url: `${base}/${pod}`,
   });
-  const start = (timeoutMs = 150): void => {
+  const start = (timeoutMs = 1000): void => {
     ended = runScraper(
       {
         book,
@@ -56,11 +56,11 @@ describe('the scraper', () => {
     );
   };
   const until = async (what: string, check: () => boolean): Promise<void> => {
-    for (let i = 0; i < 1000; i++) {
+    for (let i = 0; i < 3000; i++) {
       if (check()) return;
       await sleep(10);
     }
-    assert.fail(`not within 10 s: ${what}`);
+    assert.fail(`not within 30 s: ${what}`);
   };
   const nextRounds = async (count: number): Promise<void> => {
     const before = rounds.length;
@@ -89,13 +89,13 @@ describe('the scraper', () => {
     assert.equal(book.depthOf('ns/chat').isStale, false);
   });
 
-  test('thousands at once are asked in one round, some hundred of them silent', async () => {
-    const names = Array.from({ length: 1000 }, (_, i) => `p${i}`);
+  test('hundreds at once are asked in one round, some dozens of them silent', async () => {
+    const names = Array.from({ length: 400 }, (_, i) => `p${i}`);
     targets = names.map((pod) => target('ns/many', pod));
     for (const [i, pod] of names.entries()) waiting.set(`/${pod}`, i % 10 === 0 ? undefined : 1);
-    start(3000);
+    start(5000);
     await until('a whole round', () => rounds.length >= 1);
-    assert.equal(book.depthOf('ns/many').waiting, 900);
+    assert.equal(book.depthOf('ns/many').waiting, 360);
     assert.equal(book.depthOf('ns/many').isStale, true);
   });
 

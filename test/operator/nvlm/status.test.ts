@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { RolloutPod } from '#operator/nvlm/rollout.ts';
+import { makeStatus, type StatusInput } from '#operator/nvlm/status.ts';
+import type { EngineLoading } from '#operator/scaling/scrape.ts';
+
+const deployment = {
+  apiVersion: 'serving.nvlm.dev/v1alpha1',
+  kind: 'NVLMDeployment',
+  metadata: { name: 'chat', namespace: 'ns', generation: 1 },
+  spec: { replicas: 2, rollout: { maxSurge: 0, maxUnavailable: 1 } },
+} as NVLMDeployment;
+
+const pod = (name: string, isReady: boolean): RolloutPod => ({
+  name,
+  revision: 'r1',
+  isReady,
+  isDraining: false,
+  isTerminating: false,
+  hasFailed: false,
+  inFlight: 0,
+  drainingMs: 0,
+  createdAtMs: 0,
+});
+
+const tell = (ready: readonly boolean[], loading: Readonly<Record<string, EngineLoading>> = {}) => {
+  const input: StatusInput = {
+    deployment,
+    pods: ready.map((isReady, i) => pod(`chat-${i}`, isReady)),
+    revision: 'r1',
+    problems: [],
+    accepted: { status: 'True', reason: 'Feasible', message: '' },
+    drifts: [],
+    depth: { waiting: 0, running: 0, isStale: false, ageMs: 0 },
+    loading: new Map(Object.entries(loading)),
+    metrics: { status: 'served', message: '' },
+    lastActiveTime: undefined,
+    capacity: undefined,
+    model: undefined,
+    now: new Date('2026-01-01T00:00:00Z'),
+  };
+  const status = makeStatus(input);
+  const condition = status.conditions?.find(({ type }) => type === 'ModelCached');
+  return {
+    phase: status.phase,
+    told: `${condition?.status} ${condition?.reason}`,
+    message: condition?.message ?? '',
+  };
+};
+
+describe('what is told of the model', () => {
+  test('is nothing as long as no engine has said anything', () => {
+    const { told, phase } = tell([false, false]);
+    assert.equal(told, 'Unknown NotReady');
+    assert.equal(phase, 'Starting');
+  });
+
+  test('is how far each engine has downloaded, in steps, and the phase says so', () => {
+    const { told, phase, message } = tell([false, false], {
+      'ns/chat-1': { phase: 'downloading', fraction: 0.437 },
+      'ns/chat-0': { phase: 'extracting', fraction: 1 },
+    });
+    assert.equal(told, 'False Downloading');
+    assert.equal(phase, 'Downloading');
+    assert.match(message, /pod chat-0: extracting, 100 %; pod chat-1: downloading, 40 %/);
+  });
+
+  test('is that it is there, once engines read it from their disk', () => {
+    const { told, phase, message } = tell([false, false], {
+      'ns/chat-0': { phase: 'repack weights', fraction: 0.2 },
+    });
+    assert.equal(told, 'True Cached');
+    assert.equal(phase, 'Starting');
+    assert.match(message, /repack weights, 20 %/);
+  });
+
+  test('is the download of a new replica beside one that serves, which stays the phase', () => {
+    const { told, phase } = tell([true, false], {
+      'ns/chat-1': { phase: 'downloading', fraction: 0.1 },
+    });
+    assert.equal(told, 'False Downloading');
+    assert.equal(phase, 'Updating');
+  });
+
+  test('is that it is there while replicas serve', () => {
+    assert.equal(tell([true, true]).told, 'True Cached');
+  });
+});
