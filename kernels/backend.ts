@@ -25,9 +25,9 @@ export interface LoadOptions {
   readonly onProgress?: (fraction: number) => void;
 }
 
-/** One program with its weights repacked and its paged cache allocated. Runners share both. */
+/** One program with its weights repacked and its paged cache allocated, or those of all ranks of a model. Runners share both. */
 export interface LoadedProgram {
-  /** Bytes held: weights as repacked, and the cache. */
+  /** Bytes held by all ranks: weights as repacked, and the cache. */
   readonly weightBytes: number;
   readonly cacheBytes: number;
   /** Compute type that 'auto' came to for the largest linear; 'float32' caches hold fp32, all others bf16. */
@@ -51,9 +51,13 @@ export interface Backend {
   readonly name: 'reference' | 'cpu';
   /** What the backend runs on, for logs and benches: ISA path, CPU name. */
   describe(): { readonly isa: string; readonly device: string; readonly threads: number };
-  /** Bytes one block takes in the cache, keys and values, all layers. */
+  /** Bytes one block takes in the cache of the program's rank, keys and values, all layers. */
   blockBytes(program: Program, computeType: ComputeType, blockSize: number): number;
-  load(program: Program, options: LoadOptions): Promise<LoadedProgram>;
+  /**
+   * A whole model, or the programs of all its ranks in order: then a step runs on every rank, its inputs are the same for all, and
+   * what it gives are rank 0's outputs. Throws KernelError, 'KERNEL_RANKS_UNSUPPORTED' where the backend runs whole models only.
+   */
+  load(program: Program | readonly Program[], options: LoadOptions): Promise<LoadedProgram>;
 }
 
 /** Code -> what happened, in one clause. Codes are stable and never reused; the addon throws them too. */
@@ -89,6 +93,11 @@ export const KERNEL_ERRORS = {
   KERNEL_PROGRAM_INVALID: {
     meaning: 'the op program contradicts itself or asks for what the backend cannot do',
     remedy: 'correct the op that the message names',
+  },
+  KERNEL_RANKS_UNSUPPORTED: {
+    meaning: 'the backend runs whole models only, and this one is split over ranks',
+    remedy:
+      'record the model for one rank (tensor 1), or load it on a backend that the message names',
   },
   KERNEL_WEIGHT_INVALID: {
     meaning: 'a weight has another shape, type or size than the program says',

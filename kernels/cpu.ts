@@ -17,9 +17,11 @@ import {
 import { describeProgram } from './cpu/describe.ts';
 import { availableMemory } from './cpu/memory.ts';
 import type { ComputeType, Program } from './program.ts';
+import { refuse } from './refuse.ts';
 import type { StepInputs, StepOutputs } from './step.ts';
 import { largestComputeType } from './storage.ts';
-import { refuse, validateLoadOptions, validateProgram, validateThreads } from './validate.ts';
+import { validateLoadOptions, validateThreads } from './validate.ts';
+import { validateRanks } from './validate-ranks.ts';
 import { validateStep } from './validate-step.ts';
 
 export interface CpuBackendOptions {
@@ -74,9 +76,16 @@ export function createCpuBackend(options: CpuBackendOptions = {}): Backend {
       cache.layers *
       addon.blockBytes(blockSize, cache.kvHeads, cache.headSize, computeType === 'float32'),
     load: async (program, loadOptions) => {
-      validateProgram(program);
+      const [only, ...others] = validateRanks(program);
       validateLoadOptions(loadOptions);
-      return loadNative(addon, isa, program, loadOptions);
+      if (others.length > 0 || only?.rank !== undefined)
+        refuse(
+          'KERNEL_RANKS_UNSUPPORTED',
+          'cpu backend',
+          'a whole model (tensor 1); the reference backend runs split ones',
+          `${others.length + 1} ranks`,
+        );
+      return loadNative(addon, isa, only!, loadOptions);
     },
   };
 }

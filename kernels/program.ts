@@ -20,10 +20,21 @@ export type StorageType =
   | 'q5_k'
   | 'q6_k';
 
-/** Bytes of a weight: a range of a file (memory-mapped by native backends) or bytes in memory. */
-export type WeightBytes =
+/** A range of a file (memory-mapped by native backends) or bytes in memory. */
+export type StoredBytes =
   | { readonly path: string; readonly offset: number; readonly byteLength: number }
   | { readonly data: Uint8Array };
+
+/** Some columns of stored rows: of every `rowBytes` of `rows`, the bytes [begin, end). They are cut out when a backend reads them. */
+export interface RowParts {
+  readonly rows: StoredBytes;
+  readonly rowBytes: number;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Bytes of a weight: as stored, or part of each stored row. */
+export type WeightBytes = StoredBytes | RowParts;
 
 /** One checkpoint tensor as stored: row-major, `shape` outermost first ([N, K] for a linear). */
 export interface WeightSource {
@@ -60,10 +71,14 @@ export interface RopeSpec {
   readonly magnitude: number;
 }
 
-/** out[t] = weight[tokenIds[t]], (T, width). */
+/**
+ * out[t] = weight[tokenIds[t]], (T, width). With `firstRow` the weight is a rank's share of the table, rows firstRow and on: ids of
+ * other ranks' rows give zeros, and the sum over the ranks is the embedding.
+ */
 export interface EmbeddingOp {
   readonly op: 'embedding';
   readonly weight: WeightId;
+  readonly firstRow?: number;
   readonly out: TensorId;
 }
 
@@ -95,8 +110,20 @@ export interface LayerNormOp {
 }
 
 /**
+ * out (T, 2) = the sums of the squares of the queries and of the keys of qkv (T, (heads + 2 kvHeads) * D), over the first `width`
+ * values of each: what a rank knows of a norm over the heads of all ranks. A width of 0 gives zeros.
+ */
+export interface QueryKeySquaresOp {
+  readonly op: 'queryKeySquares';
+  readonly qkv: TensorId;
+  readonly width: number;
+  readonly out: TensorId;
+}
+
+/**
  * RMS norm of the queries and of the keys of qkv (T, (heads + 2 kvHeads) * D), in place, each over all heads together. The
- * squares are averaged over the first `meanWidth` values only: InternViT pads its heads, and the padding does not count.
+ * squares are averaged over the first `meanWidth` values only: InternViT pads its heads, and the padding does not count. With
+ * `squares` (T, 2) the sums of squares are those, taken over the heads of all ranks.
  */
 export interface QueryKeyNormOp {
   readonly op: 'queryKeyNorm';
@@ -107,6 +134,7 @@ export interface QueryKeyNormOp {
   readonly keyWeight: WeightId;
   readonly meanWidth: number;
   readonly eps: number;
+  readonly squares?: TensorId;
 }
 
 /**
@@ -179,9 +207,23 @@ export interface GatherRowsOp {
   readonly out: TensorId;
 }
 
+/** x = the sum of x over all ranks, in place: added in the order of the ranks, so that every rank has the same bits. */
+export interface AllReduceOp {
+  readonly op: 'allReduce';
+  readonly x: TensorId;
+}
+
+/** out (rows, sum of widths) = x of rank 0, of rank 1, ... side by side. `widths` are those of x on every rank, in their order. */
+export interface AllGatherOp {
+  readonly op: 'allGather';
+  readonly x: TensorId;
+  readonly widths: readonly number[];
+  readonly out: TensorId;
+}
+
 /**
  * Draws one token id per logit row from logits (L, V) by `StepInputs.sampling`; the order of its stages is that of
- * `kernels/reference/sample.ts`. The last op of a program; a program without it samples nothing.
+ * `kernels/reference/sample.ts`. The last op of a program; a program without it samples nothing. Of several ranks only rank 0 has it.
  */
 export interface SampleOp {
   readonly op: 'sample';
@@ -194,11 +236,14 @@ export type Op =
   | ScatterRowsOp
   | RmsNormOp
   | LayerNormOp
+  | QueryKeySquaresOp
   | QueryKeyNormOp
   | LinearOp
   | RopeAndCacheOp
   | AttentionOp
   | GatherRowsOp
+  | AllReduceOp
+  | AllGatherOp
   | SampleOp;
 
 /** Keys per attention partition. A constant of the arithmetic: changing it changes bits, not results. */
@@ -211,8 +256,18 @@ export interface CacheSpec {
   readonly headSize: number;
 }
 
+/** Place among the programs that split one model between devices: all run the same ops in the same order. */
+export interface Rank {
+  /** 0 .. count - 1 */
+  readonly index: number;
+  readonly count: number;
+}
+
+/** `heads`, `cache.kvHeads` and the sizes of weights and tensors are those of the rank. */
 export interface Program {
   readonly name: string;
+  /** Absent: the model is whole. */
+  readonly rank?: Rank;
   readonly weights: readonly WeightSource[];
   readonly tensors: readonly TensorSpec[];
   readonly ops: readonly Op[];

@@ -1,5 +1,5 @@
 /** Sizes of the storage types and the compute type each runs in; shared by every backend and by checkpoint readers. */
-import type { ComputeType, Program, StorageType, WeightSource } from './program.ts';
+import type { ComputeType, Program, StorageType, WeightBytes, WeightSource } from './program.ts';
 
 export interface StorageFormat {
   /** Values per block along the last axis; a row must be a whole number of blocks. */
@@ -31,6 +31,13 @@ export function elementCount(shape: readonly number[]): number {
 export function storageBytes(type: StorageType, shape: readonly number[]): number {
   const { blockLength, blockBytes } = STORAGE_FORMATS[type];
   return (elementCount(shape) / blockLength) * blockBytes;
+}
+
+/** Bytes there are of a weight; for part of each row, those parts together. */
+export function byteCount(bytes: WeightBytes): number {
+  if ('data' in bytes) return bytes.data.byteLength;
+  if ('path' in bytes) return bytes.byteLength;
+  return (byteCount(bytes.rows) / bytes.rowBytes) * (bytes.end - bytes.begin);
 }
 
 /** Arithmetic in which a linear over weights stored as `type` runs, see `LoadOptions.computeType`. */

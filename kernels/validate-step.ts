@@ -1,8 +1,8 @@
 /** Checks of one step's inputs: everything a backend will use as an index or a size, so that bad input never reads wild memory. */
 import type { LoadOptions } from './backend.ts';
 import type { Program } from './program.ts';
+import { refuse } from './refuse.ts';
 import type { SamplingInputs, StepInputs } from './step.ts';
-import { refuse } from './validate.ts';
 
 interface Indexed {
   readonly length: number;
@@ -71,7 +71,12 @@ function validateSampling(sampling: SamplingInputs, rows: number, vocabularyRows
 export function tokenIdLimit(program: Program): number {
   const tables = program.ops.filter((op) => op.op === 'embedding');
   if (tables.length === 0) return program.vocabularyRows;
-  return Math.min(...tables.map((op) => program.weights[op.weight]!.shape[0]!));
+  return Math.min(
+    ...tables.map((op) =>
+      // The rows of the other ranks are there too.
+      op.firstRow === undefined ? program.weights[op.weight]!.shape[0]! : program.vocabularyRows,
+    ),
+  );
 }
 
 function validateInputRows(program: Program, maxTokens: number, inputs: StepInputs): void {

@@ -35,7 +35,8 @@ export async function describeModel(
   const { config, tensors } = await openCheckpoint(path, languageModelPath);
   let weightBytes = 0;
   for (const { bytes } of tensors.values()) {
-    weightBytes += 'data' in bytes ? bytes.data.byteLength : bytes.byteLength;
+    if ('data' in bytes) weightBytes += bytes.data.byteLength;
+    else if ('path' in bytes) weightBytes += bytes.byteLength;
   }
   return { config: reduce(config), weightBytes };
 }

@@ -1,11 +1,14 @@
 /** Flattens a validated program into the plain object that kernels/src/read_spec.cc reads. */
 import type { LoadOptions } from '../backend.ts';
 import { ATTENTION_PARTITION, type Op, type Program, type WeightSource } from '../program.ts';
+import { readBytes } from '../reference/weights.ts';
 import { COMPUTE_TYPES, OPS, ROW_KINDS, STORAGE_TYPES } from './addon.ts';
 
 const nothing = new Float32Array(0);
 
-function describeWeight({ name, type, shape, bytes, rowOrder }: WeightSource): object {
+function describeWeight({ name, type, shape, bytes: source, rowOrder }: WeightSource): object {
+  // The native side reads whole rows.
+  const bytes = 'rows' in source ? { data: readBytes(name, source) } : source;
   const rows = shape.length === 2 ? shape[0]! : 1;
   return {
     name,
@@ -102,6 +105,10 @@ function describeOp(op: Op): object {
       };
     case 'sample':
       return { ...flat, x: op.logits };
+    case 'queryKeySquares':
+    case 'allReduce':
+    case 'allGather':
+      throw new Error(`${op.op} is in the programs of ranks only, which cpu.ts refuses`);
   }
 }
 

@@ -1,26 +1,28 @@
 /** The op program interpreted in plain TypeScript: the oracle that every other backend is compared with. */
 import type { Backend, LoadedProgram, LoadOptions, Runner } from '../backend.ts';
 import type { ComputeType, Program, WeightId, WeightSource } from '../program.ts';
+import { refuse } from '../refuse.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 import { computeTypeOf, elementCount, largestComputeType, storageBytes } from '../storage.ts';
-import { refuse, validateLoadOptions, validateProgram, validateThreads } from '../validate.ts';
+import { validateLoadOptions, validateThreads } from '../validate.ts';
+import { validateRanks } from '../validate-ranks.ts';
 import { validateStep } from '../validate-step.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 import { nextTurn, Step, type StepContext } from './interpreter.ts';
 import { quantiseWeights } from './quantise.ts';
+import { runStep } from './ranks.ts';
 import { readWeight } from './weights.ts';
 
-class ReferenceProgram implements LoadedProgram {
+/** Weights and cache of one rank. */
+class ReferenceRank {
   readonly program: Program;
   readonly options: LoadOptions;
   readonly computeType: ComputeType;
   readonly weightBytes: number;
   readonly cacheBytes: number;
   readonly context: StepContext;
-  readonly runners = new Set<ReferenceRunner>();
   readonly #weights: Float32Array[] = [];
   readonly #linearWeights: Float32Array[] = [];
-  #closed = false;
 
   constructor(program: Program, options: LoadOptions) {
     this.program = program;
@@ -52,7 +54,8 @@ class ReferenceProgram implements LoadedProgram {
     return computeTypeOf(this.program.weights[id]!.type, this.options.computeType);
   }
 
-  async readWeights(): Promise<void> {
+  /** `onProgress`: 0..1 of the weight bytes of this rank. */
+  async readWeights(onProgress: (fraction: number) => void): Promise<void> {
     const { weights, ops } = this.program;
     const ofLinears = new Set(ops.flatMap((op) => (op.op === 'linear' ? op.weights : [])));
     const total = weights.reduce((sum, { type, shape }) => sum + storageBytes(type, shape), 0);
@@ -64,9 +67,38 @@ class ReferenceProgram implements LoadedProgram {
       const computeType = ofLinears.has(id) ? this.#computeType(id) : 'float32';
       this.#linearWeights.push(linearValues(values, weight, computeType));
       done += storageBytes(weight.type, weight.shape);
-      this.options.onProgress?.(done / total);
+      onProgress(done / total);
       await nextTurn();
     }
+  }
+
+  forgetWeights(): void {
+    this.#weights.length = 0;
+    this.#linearWeights.length = 0;
+  }
+}
+
+class ReferenceProgram implements LoadedProgram {
+  readonly ranks: readonly ReferenceRank[];
+  readonly options: LoadOptions;
+  readonly computeType: ComputeType;
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly runners = new Set<ReferenceRunner>();
+  #closed = false;
+
+  constructor(programs: readonly Program[], options: LoadOptions) {
+    this.ranks = programs.map((program) => new ReferenceRank(program, options));
+    this.options = options;
+    this.computeType = this.ranks[0]!.computeType;
+    this.weightBytes = this.ranks.reduce((sum, rank) => sum + rank.weightBytes, 0);
+    this.cacheBytes = this.ranks.reduce((sum, rank) => sum + rank.cacheBytes, 0);
+  }
+
+  async readWeights(): Promise<void> {
+    const { onProgress } = this.options;
+    for (const [index, rank] of this.ranks.entries())
+      await rank.readWeights((done) => onProgress?.((index + done) / this.ranks.length));
   }
 
   createRunner(options: { readonly threads: number }): Runner {
@@ -80,8 +112,7 @@ class ReferenceProgram implements LoadedProgram {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([...this.runners].map((runner) => runner.close()));
-    this.#weights.length = 0;
-    this.#linearWeights.length = 0;
+    for (const rank of this.ranks) rank.forgetWeights();
   }
 }
 
@@ -109,9 +140,10 @@ class ReferenceRunner implements Runner {
   async run(inputs: StepInputs): Promise<StepOutputs> {
     if (this.#closed) refuse('KERNEL_CLOSED', 'run', 'an open runner', 'a closed one');
     if (this.#inFlight) refuse('KERNEL_BUSY', 'run', 'no step in flight', 'a second step');
-    const { program, options, context } = this.#loaded;
-    validateStep(program, options, inputs);
-    this.#inFlight = new Step(context, structuredClone(inputs)).run();
+    const { ranks, options } = this.#loaded;
+    validateStep(ranks[0]!.program, options, inputs);
+    const copy = structuredClone(inputs);
+    this.#inFlight = runStep(ranks.map(({ context }) => new Step(context, copy)));
     try {
       return await this.#inFlight;
     } finally {
@@ -129,7 +161,8 @@ class ReferenceRunner implements Runner {
 /**
  * The reference backend, and the definition of each compute type: float32 linears use the exact values of the stored weights,
  * bfloat16 ones round activations and weights, int8 and int4 ones quantise activations (and weights that have no such codes)
- * as quantise.ts says; all sum in double. A step runs on the event loop, which gets a turn between two ops.
+ * as quantise.ts says; all sum in double. A step runs on the event loop, which gets a turn between two ops. The ranks of a split
+ * model run in lockstep, op by op.
  */
 export function createReferenceBackend(): Backend {
   return {
@@ -147,9 +180,9 @@ export function createReferenceBackend(): Backend {
       cache.headSize *
       blockSize,
     load: async (program, options) => {
-      validateProgram(program);
+      const programs = validateRanks(program);
       validateLoadOptions(options);
-      const loaded = new ReferenceProgram(program, options);
+      const loaded = new ReferenceProgram(programs, options);
       await loaded.readWeights();
       return loaded;
     },

@@ -1,11 +1,14 @@
-/** One step of the program, op after op. */
+/** One step of the program on one rank, op after op. */
 import type {
   ComputeType,
   LinearOp,
   Op,
   Program,
+  QueryKeyNormOp,
+  QueryKeySquaresOp,
   RopeAndCacheOp,
   ScatterRowsOp,
+  TensorId,
   WeightId,
 } from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
@@ -16,10 +19,11 @@ import {
   gelu,
   layerNorm,
   matmulTransposed,
-  partialRmsNorm,
   rmsNorm,
   rotate,
+  scaleByNorm,
   silu,
+  sumOfSquares,
 } from './ops.ts';
 import { quantiseActivations } from './quantise.ts';
 import { logProbabilities, sampleRow, topIds } from './sample.ts';
@@ -56,15 +60,15 @@ function linearInput(x: Float32Array, width: number, computeType: ComputeType): 
 
 /** One run of the program over one step's inputs, with tensors of its own. */
 export class Step {
+  readonly program: Program;
   readonly #context: StepContext;
-  readonly #program: Program;
   readonly #inputs: StepInputs;
   readonly #tensors: readonly Float32Array[];
   #outputs: StepOutputs;
 
   constructor(context: StepContext, inputs: StepInputs) {
     this.#context = context;
-    this.#program = context.program;
+    this.program = context.program;
     this.#inputs = inputs;
     const rows = {
       tokens: inputs.tokenIds.length,
@@ -83,16 +87,22 @@ export class Step {
     };
   }
 
-  async run(): Promise<StepOutputs> {
-    for (const op of this.#program.ops) {
-      await nextTurn();
-      this.#execute(op);
-    }
+  tensor(id: TensorId): Float32Array {
+    return this.#tensors[id]!;
+  }
+
+  outputs(): StepOutputs {
     const { wantTensors } = this.#inputs;
     return {
       ...this.#outputs,
-      ...(wantTensors && { tensors: wantTensors.map((id) => this.#tensors[id]!) }),
+      ...(wantTensors && { tensors: wantTensors.map((id) => this.tensor(id)) }),
     };
+  }
+
+  /** Runs op `index` where this rank has it: only rank 0 samples. */
+  execute(index: number): void {
+    const op = this.program.ops[index];
+    if (op) this.#execute(op);
   }
 
   #weight(id: WeightId): Float32Array {
@@ -104,8 +114,10 @@ export class Step {
     const tensors = this.#tensors;
     switch (op.op) {
       case 'embedding': {
-        const width = this.#program.tensors[op.out]!.width;
-        embedding(this.#weight(op.weight), width, inputs.tokenIds, tensors[op.out]!);
+        const width = this.program.tensors[op.out]!.width;
+        const { firstRow = 0 } = op;
+        const rows = inputs.tokenIds.map((id) => id - firstRow);
+        embedding(this.#weight(op.weight), width, rows, tensors[op.out]!);
         return;
       }
       case 'rmsNorm': {
@@ -120,9 +132,9 @@ export class Step {
         this.#ropeAndCache(op);
         return;
       case 'attention': {
-        const { kvHeads, headSize } = this.#program.cache;
+        const { kvHeads, headSize } = this.program.cache;
         const { blockSize, bfloat16Cache: bfloat16 } = this.#context;
-        const { heads } = this.#program;
+        const { heads } = this.program;
         const { scale, causal = true } = op;
         const shape = { heads, kvHeads, headSize, blockSize, scale, causal, bfloat16 };
         const cache = this.#context.layers[op.layer]!;
@@ -130,7 +142,7 @@ export class Step {
         return;
       }
       case 'gatherRows': {
-        const width = this.#program.tensors[op.x]!.width;
+        const width = this.program.tensors[op.x]!.width;
         const { offsets = [0] } = op;
         const rows = Int32Array.from(
           [...inputs.logitRows].flatMap((row) => offsets.map((offset) => row + offset)),
@@ -149,17 +161,16 @@ export class Step {
         layerNorm(tensors[op.x]!, this.#weight(op.weight), this.#weight(op.bias), op.eps, out);
         return;
       }
-      case 'queryKeyNorm': {
-        const { width } = this.#program.tensors[op.qkv]!;
-        const qkv = tensors[op.qkv]!;
-        const query = this.#weight(op.queryWeight);
-        const key = this.#weight(op.keyWeight);
-        for (let row = 0; row < qkv.length; row += width) {
-          partialRmsNorm(qkv, row, query, op.meanWidth, op.eps);
-          partialRmsNorm(qkv, row + query.length, key, op.meanWidth, op.eps);
-        }
+      case 'queryKeySquares':
+        this.#queryKeySquares(op);
         return;
-      }
+      case 'queryKeyNorm':
+        this.#queryKeyNorm(op);
+        return;
+      case 'allReduce':
+      case 'allGather':
+        // Between ranks: ranks.ts.
+        return;
       case 'sample':
         this.#outputs = this.#sample(tensors[op.logits]!);
         return;
@@ -167,7 +178,7 @@ export class Step {
   }
 
   #linear(op: LinearOp): void {
-    const { tensors } = this.#program;
+    const { tensors } = this.program;
     const width = tensors[op.x]!.width;
     const x = this.#tensors[op.x]!;
     // Stacked weights of one compute type share the rounded activations.
@@ -206,7 +217,7 @@ export class Step {
   }
 
   #scatterRows(op: ScatterRowsOp): void {
-    const { width } = this.#program.tensors[op.x]!;
+    const { width } = this.program.tensors[op.x]!;
     const x = this.#tensors[op.x]!;
     const out = this.#tensors[op.out]!;
     this.#inputs.inputTargets?.forEach((target, r) => {
@@ -217,8 +228,36 @@ export class Step {
     });
   }
 
+  #queryKeySquares(op: QueryKeySquaresOp): void {
+    const { heads, cache } = this.program;
+    const { width } = this.program.tensors[op.qkv]!;
+    const qkv = this.#tensors[op.qkv]!;
+    const out = this.#tensors[op.out]!;
+    for (let t = 0; t < qkv.length / width; t++) {
+      const query = t * width;
+      out[2 * t] = sumOfSquares(qkv, query, op.width);
+      out[2 * t + 1] = sumOfSquares(qkv, query + heads * cache.headSize, op.width);
+    }
+  }
+
+  #queryKeyNorm(op: QueryKeyNormOp): void {
+    const { width } = this.program.tensors[op.qkv]!;
+    const qkv = this.#tensors[op.qkv]!;
+    const squares = op.squares === undefined ? undefined : this.#tensors[op.squares]!;
+    const { meanWidth, eps } = op;
+    for (let t = 0; t < qkv.length / width; t++) {
+      let at = t * width;
+      for (const [part, id] of [op.queryWeight, op.keyWeight].entries()) {
+        const weight = this.#weight(id);
+        const sum = squares ? squares[2 * t + part]! : sumOfSquares(qkv, at, meanWidth);
+        scaleByNorm(qkv, at, weight, 1 / Math.sqrt(sum / meanWidth + eps));
+        at += weight.length;
+      }
+    }
+  }
+
   #ropeAndCache(op: RopeAndCacheOp): void {
-    const { heads, cache } = this.#program;
+    const { heads, cache } = this.program;
     const { kvHeads, headSize } = cache;
     const qkv = this.#tensors[op.qkv]!;
     const qkvWidth = (heads + 2 * kvHeads) * headSize;
@@ -239,7 +278,7 @@ export class Step {
   }
 
   #sample(logits: Float32Array): StepOutputs {
-    const { vocabularyRows, validTokenCount } = this.#program;
+    const { vocabularyRows, validTokenCount } = this.program;
     const { sampling, wantLogits } = this.#inputs;
     const rows = this.#inputs.logitRows.length;
     const maxTop = Math.max(0, ...sampling.logprobs);

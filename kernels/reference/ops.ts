@@ -4,15 +4,17 @@
  */
 import type { RopeSpec } from '../program.ts';
 
-/** out (T, width) = table[tokenIds[t]]. */
+/** out (T, width) = table[rows[t]]; zeros for a row that the table does not have. */
 export function embedding(
   table: Float32Array,
   width: number,
-  tokenIds: Int32Array,
+  rows: Int32Array,
   out: Float32Array,
 ): void {
-  tokenIds.forEach((id, t) => {
-    out.set(table.subarray(id * width, (id + 1) * width), t * width);
+  rows.forEach((row, t) => {
+    const isOwn = row >= 0 && (row + 1) * width <= table.length;
+    if (isOwn) out.set(table.subarray(row * width, (row + 1) * width), t * width);
+    else out.fill(0, t * width, (t + 1) * width);
   });
 }
 
@@ -105,17 +107,20 @@ export function layerNorm(
   }
 }
 
-/** RMS norm of x[at .. at + weight.length) in place, the squares averaged over its first `meanWidth` values. */
-export function partialRmsNorm(
+/** Sum of the squares of x[at .. at + width), in double. */
+export function sumOfSquares(x: Float32Array, at: number, width: number): number {
+  let sum = 0;
+  for (let i = at; i < at + width; i++) sum += x[i]! * x[i]!;
+  return sum;
+}
+
+/** x[at .. at + weight.length) = x * scale * weight. */
+export function scaleByNorm(
   x: Float32Array,
   at: number,
   weight: Float32Array,
-  meanWidth: number,
-  eps: number,
+  scale: number,
 ): void {
-  let squares = 0;
-  for (let i = at; i < at + meanWidth; i++) squares += x[i]! * x[i]!;
-  const scale = 1 / Math.sqrt(squares / meanWidth + eps);
   for (let i = 0; i < weight.length; i++) x[at + i] = x[at + i]! * scale * weight[i]!;
 }
 

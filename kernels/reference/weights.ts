@@ -1,12 +1,13 @@
 /** Reads and decodes one checkpoint tensor, rows put into logical order. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { KernelError } from '../backend.ts';
-import type { WeightBytes, WeightSource } from '../program.ts';
+import type { RowParts, WeightBytes, WeightSource } from '../program.ts';
 import { dequantise } from './dequantise.ts';
 
 /** The bytes of a weight as stored; a file shorter than the range says is refused with 'KERNEL_WEIGHT_INVALID'. */
 export function readBytes(name: string, source: WeightBytes): Uint8Array {
   if ('data' in source) return source.data;
+  if ('rows' in source) return cutRows(readBytes(name, source.rows), source);
   const bytes = new Uint8Array(source.byteLength);
   let file: number | undefined;
   try {
@@ -35,6 +36,14 @@ export function readBytes(name: string, source: WeightBytes): Uint8Array {
   } finally {
     if (file !== undefined) closeSync(file);
   }
+}
+
+function cutRows(stored: Uint8Array, { rowBytes, begin, end }: RowParts): Uint8Array {
+  const width = end - begin;
+  const out = new Uint8Array((stored.length / rowBytes) * width);
+  for (let row = 0, at = 0; row < stored.length; row += rowBytes, at += width)
+    out.set(stored.subarray(row + begin, row + end), at);
+  return out;
 }
 
 /** fp32 values of a weight, row-major in its logical row order (see `WeightSource.rowOrder`). */

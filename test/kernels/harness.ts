@@ -74,7 +74,7 @@ export function plainStep(tokens: number, overrides: Partial<StepInputs> = {}): 
 /** Loads a program, hands a runner to `use`, and closes both. */
 export async function withRunner<T>(
   backend: Backend,
-  program: Program,
+  program: Program | readonly Program[],
   options: LoadOptions,
   use: (runner: Runner) => Promise<T>,
   threads = 1,
