@@ -1,5 +1,13 @@
 /** What of a GPU's memory a model takes, and what is left for its cache. Pure arithmetic over a ModelShape. */
-import { layerParameters, type ModelShape } from './model-shape.ts';
+import {
+  largestShare,
+  layerParameters,
+  type ModelShape,
+  positionParameters,
+  projectorParameters,
+  tableParameters,
+  visionParameters,
+} from './model-shape.ts';
 
 export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'int8' | 'int4';
 
@@ -49,22 +57,40 @@ const LARGEST_TENSOR = 64;
 /** Scales of groups of 32 in fp16, and minima for int4. */
 const BYTES_PER_WEIGHT = { float32: 4, bfloat16: 2, float16: 2, int8: 1.0625, int4: 0.625 };
 
-/** Why a model cannot be split so, or undefined. */
+/** Why a model cannot be split so, or undefined. The rules are those by which engine/model divides a model. */
 export function splitProblem(
   shape: ModelShape,
   tensor: number,
   pipeline: number,
 ): string | undefined {
-  const { heads, kvHeads, intermediateSize, layers } = shape.language;
-  if (heads % tensor !== 0)
-    return `parallelism.tensor ${tensor} does not divide the ${heads} attention heads; set it to ${divisors(heads).join(', ')}`;
-  if (kvHeads % tensor !== 0 && tensor % kvHeads !== 0)
-    return `parallelism.tensor ${tensor} neither divides the ${kvHeads} key-value heads nor is a multiple of them`;
-  if (intermediateSize % tensor !== 0)
-    return `parallelism.tensor ${tensor} does not divide the intermediate size ${intermediateSize}`;
+  const { heads, layers } = shape.language;
+  const problem = tensorProblem(shape, tensor);
+  if (problem !== undefined) {
+    const possible = divisors(heads).filter((one) => tensorProblem(shape, one) === undefined);
+    return `parallelism.tensor ${tensor} ${problem}; set it to ${possible.join(', ')}`;
+  }
   if (pipeline > layers)
     return `parallelism.pipeline ${pipeline} is more than the ${layers} layers; set it to at most ${layers}`;
   return undefined;
+}
+
+function tensorProblem({ language, vision }: ModelShape, tensor: number): string | undefined {
+  const { heads, kvHeads } = language;
+  if (heads % tensor !== 0) return `does not divide the ${heads} attention heads`;
+  if (kvHeads % tensor !== 0 && tensor % kvHeads !== 0)
+    return `neither divides the ${kvHeads} key-value heads nor is a multiple of them`;
+  const divided: [number, string][] = [
+    [language.intermediateSize, 'values of the intermediate size'],
+    [language.vocabularySize, 'rows of the vocabulary'],
+  ];
+  if (vision !== undefined)
+    divided.push(
+      [vision.heads, 'heads of the vision model'],
+      [vision.intermediateSize, 'values of the intermediate size of the vision model'],
+      [vision.projectorHidden, 'values inside the projector'],
+    );
+  const tooFew = divided.find(([count]) => count < tensor);
+  return tooFew && `is more than the ${tooFew[0]} ${tooFew[1]}`;
 }
 
 const divisors = (n: number): number[] =>
@@ -96,7 +122,7 @@ function sizes(shape: ModelShape, wishes: MemoryWishes): Sizes {
   const stageLayers = Math.ceil(language.layers / pipeline);
   const cacheBytes = wishes.dtype === 'float32' ? 4 : 2;
   // More ranks than key-value heads: each holds a whole one.
-  const rankHeads = Math.max(1, language.kvHeads / tensor);
+  const rankHeads = largestShare(language.kvHeads, tensor);
   const perLayer = 2 * language.headSize * cacheBytes;
   const kvBytesPerToken = stageLayers * rankHeads * perLayer;
   const kvCache = Math.max(0, usable - weights - activations - WORKSPACE_BYTES);
@@ -116,28 +142,39 @@ function sizes(shape: ModelShape, wishes: MemoryWishes): Sizes {
   };
 }
 
-/** The first stage has the embedding and the vision model, the last the head; the heavier of both counts. */
+/**
+ * Of the first rank, which has most. The first stage has the embedding and the vision model, the last the head and its norm; the
+ * heavier of both counts. Exact for weights held as they are stored, where the dummy heads of the vision model count as stored: an
+ * engine leaves them out if they are zero.
+ */
 function rankWeights(shape: ModelShape, { tensor, pipeline, dtype }: MemoryWishes): number {
-  const { language, vision, parameters, storedType } = shape;
+  const { language, vision, storedType } = shape;
   const perWeight = BYTES_PER_WEIGHT[dtype === 'auto' ? storedType : dtype];
   // Embeddings and the vision model are never narrower than they are stored.
   const perStored = dtype === 'float32' ? 4 : BYTES_PER_WEIGHT[storedType];
-  const table = (language.vocabularySize * language.hiddenSize * perStored) / tensor;
+  const table = tableParameters(language, tensor) * perStored;
   const layers =
-    (Math.ceil(language.layers / pipeline) * layerParameters(language) * perWeight) / tensor;
-  const visionSplit = vision !== undefined && vision.heads % tensor === 0 ? tensor : 1;
-  const seeing =
-    (parameters.vision * perStored) / visionSplit + (parameters.projector * perStored) / tensor;
-  const tables = language.tiesEmbeddings ? table : 2 * table;
-  const first = layers + seeing + (pipeline === 1 ? tables : table);
-  return Math.ceil(pipeline === 1 ? first : Math.max(first, layers + table));
+    Math.ceil(language.layers / pipeline) * layerParameters(language, tensor) * perWeight;
+  const norm = language.hiddenSize * perStored;
+  let seeing = 0;
+  if (vision !== undefined) {
+    // Class and position embeddings become one table in fp32.
+    const positions = positionParameters(vision);
+    const rest =
+      visionParameters(vision, tensor) + projectorParameters(vision, language, tensor) - positions;
+    seeing = rest * perStored + (positions - vision.hiddenSize) * 4;
+  }
+  const first = layers + table + seeing;
+  const isOneTable = pipeline === 1 && language.tiesEmbeddings;
+  const last = norm + (isOneTable ? 0 : table);
+  return Math.ceil(pipeline === 1 ? first + last : Math.max(first, layers + last));
 }
 
 function stepWeights({ language, storedType }: ModelShape, wishes: MemoryWishes): number {
   const { tensor, pipeline, dtype } = wishes;
   const perWeight = BYTES_PER_WEIGHT[dtype === 'auto' ? storedType : dtype];
-  const layers = Math.ceil(language.layers / pipeline) * layerParameters(language);
-  return ((layers + language.vocabularySize * language.hiddenSize) * perWeight) / tensor;
+  const layers = Math.ceil(language.layers / pipeline) * layerParameters(language, tensor);
+  return (layers + tableParameters(language, tensor)) * perWeight;
 }
 
 /** Two activations of the widest op, logits in fp32, and the tiles of one image. */
@@ -146,17 +183,22 @@ function rankActivations(shape: ModelShape, wishes: MemoryWishes): number {
   const { tensor, maxBatchedTokens, maxSequences, dtype } = wishes;
   const bytes = dtype === 'float32' ? 4 : 2;
   const query = (language.heads + 2 * language.kvHeads) * language.headSize;
-  const widest = Math.max(2 * language.intermediateSize, query) / tensor;
+  const widest = largestShare(Math.max(2 * language.intermediateSize, query), tensor);
   const text = maxBatchedTokens * (2 * language.hiddenSize + widest) * bytes;
-  const logits = maxSequences * language.vocabularySize * 4;
+  // A rank's own, and those of all.
+  const logitColumns =
+    language.vocabularySize + (tensor > 1 ? largestShare(language.vocabularySize, tensor) : 0);
+  const logits = maxSequences * logitColumns * 4;
   if (vision === undefined) return Math.ceil(text + logits);
-  const split = vision.heads % tensor === 0 ? tensor : 1;
   const positions = (vision.imageSize / vision.patchSize) ** 2 + 1;
-  const inside = Math.max(3 * vision.heads * vision.headSize, vision.intermediateSize) / split;
+  const inside = Math.max(
+    3 * largestShare(vision.heads, tensor) * vision.headSize,
+    largestShare(vision.intermediateSize, tensor),
+  );
+  const squares = vision.projectorInput + largestShare(vision.projectorHidden, tensor);
   const seeing =
     vision.maxTiles *
-    (positions * (2 * vision.hiddenSize + inside) +
-      vision.tokensPerTile * (vision.projectorInput + vision.projectorHidden)) *
+    (positions * (2 * vision.hiddenSize + inside) + vision.tokensPerTile * squares) *
     bytes;
   return Math.ceil(Math.max(text + logits, seeing));
 }

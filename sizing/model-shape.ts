@@ -9,7 +9,10 @@ export interface LanguageShape {
   readonly headSize: number;
   readonly vocabularySize: number;
   readonly maxPositions: number;
+  /** On queries, keys and values. */
   readonly hasAttentionBias: boolean;
+  readonly hasOutputBias: boolean;
+  readonly hasMlpBias: boolean;
   readonly tiesEmbeddings: boolean;
 }
 
@@ -24,6 +27,7 @@ export interface VisionShape {
   readonly patchSize: number;
   readonly hasQkvBias: boolean;
   readonly hasQkNorm: boolean;
+  readonly hasNormBias: boolean;
   /** Tokens of one tile in the prompt. */
   readonly tokensPerTile: number;
   /** Tiles of one image, the thumbnail among them. */
@@ -98,6 +102,8 @@ function readLanguage(config: Config, path: string): LanguageShape {
     vocabularySize: count(config, 'vocab_size', path),
     maxPositions: count(config, 'max_position_embeddings', path),
     hasAttentionBias: modelType === 'qwen2' || config.attention_bias === true,
+    hasOutputBias: modelType === 'llama' && config.attention_bias === true,
+    hasMlpBias: modelType === 'llama' && config.mlp_bias === true,
     tiesEmbeddings: config.tie_word_embeddings === true,
   };
 }
@@ -123,6 +129,7 @@ function readVision(whole: Config, language: LanguageShape, isInternVL: boolean)
     patchSize,
     hasQkvBias: config.qkv_bias === true,
     hasQkNorm: config.qk_normalization !== false,
+    hasNormBias: config.norm_type === 'layer_norm',
     tokensPerTile: Math.trunc((imageSize / patchSize) ** 2 * ratio ** 2),
     maxTiles:
       count(whole, 'max_dynamic_patch', 'config', 1) + (whole.use_thumbnail === true ? 1 : 0),
@@ -134,47 +141,67 @@ function readVision(whole: Config, language: LanguageShape, isInternVL: boolean)
 
 /** Elements of all tensors of the language model. */
 export function languageParameters(shape: LanguageShape): number {
-  const { hiddenSize, vocabularySize, layers, tiesEmbeddings } = shape;
-  const tables = vocabularySize * hiddenSize * (tiesEmbeddings ? 1 : 2);
-  return tables + layers * layerParameters(shape) + hiddenSize;
+  const { hiddenSize, layers, tiesEmbeddings } = shape;
+  return (
+    tableParameters(shape) * (tiesEmbeddings ? 1 : 2) + layers * layerParameters(shape) + hiddenSize
+  );
 }
 
-/** Elements of one layer of the language model. */
-export function layerParameters(shape: LanguageShape): number {
-  const { hiddenSize, intermediateSize, heads, kvHeads, headSize, hasAttentionBias } = shape;
-  const query = heads * headSize;
-  const keyAndValue = 2 * kvHeads * headSize;
+/** What the first of `tensor` ranks has of `total`: no other has more. */
+export const largestShare = (total: number, tensor: number): number => Math.ceil(total / tensor);
+
+/** Elements of the embedding, or of the head, on the first of `tensor` ranks. */
+export function tableParameters(shape: LanguageShape, tensor = 1): number {
+  return largestShare(shape.vocabularySize, tensor) * shape.hiddenSize;
+}
+
+/** Elements of one layer of the language model, on the first of `tensor` ranks. With more ranks than key-value heads each has one. */
+export function layerParameters(shape: LanguageShape, tensor = 1): number {
+  const { hiddenSize, heads, kvHeads, headSize } = shape;
+  const query = largestShare(heads, tensor) * headSize;
+  const keyAndValue = 2 * largestShare(kvHeads, tensor) * headSize;
+  const inner = largestShare(shape.intermediateSize, tensor);
   const attention = hiddenSize * (query + keyAndValue) + query * hiddenSize;
-  const biases = hasAttentionBias ? query + keyAndValue : 0;
-  return attention + biases + 3 * hiddenSize * intermediateSize + 2 * hiddenSize;
+  const biases =
+    (shape.hasAttentionBias ? query + keyAndValue : 0) +
+    (shape.hasOutputBias ? hiddenSize : 0) +
+    (shape.hasMlpBias ? 2 * inner + hiddenSize : 0);
+  return attention + biases + 3 * hiddenSize * inner + 2 * hiddenSize;
 }
 
-export function visionParameters(shape: VisionShape): number {
-  const { layers, hiddenSize, intermediateSize, heads, headSize, imageSize, patchSize } = shape;
-  const width = heads * headSize;
-  const positions = (imageSize / patchSize) ** 2 + 1;
-  const embeddings =
-    hiddenSize + hiddenSize * 3 * patchSize ** 2 + hiddenSize + positions * hiddenSize;
+/** Elements of the class embedding and of the position embeddings. */
+export function positionParameters({ hiddenSize, imageSize, patchSize }: VisionShape): number {
+  return hiddenSize + ((imageSize / patchSize) ** 2 + 1) * hiddenSize;
+}
+
+/** Elements of the vision model on the first of `tensor` ranks; every rank has all embeddings. */
+export function visionParameters(shape: VisionShape, tensor = 1): number {
+  const { layers, hiddenSize, patchSize } = shape;
+  const width = largestShare(shape.heads, tensor) * shape.headSize;
+  const inner = largestShare(shape.intermediateSize, tensor);
+  const embeddings = positionParameters(shape) + hiddenSize * 3 * patchSize ** 2 + hiddenSize;
   const attention =
     3 * width * hiddenSize +
     (shape.hasQkvBias ? 3 * width : 0) +
     (shape.hasQkNorm ? 2 * width : 0) +
     hiddenSize * width +
     hiddenSize;
-  const mlp = 2 * hiddenSize * intermediateSize + intermediateSize + hiddenSize;
-  // Two norms and two layer scales.
-  return embeddings + layers * (attention + mlp + 4 * hiddenSize);
+  const mlp = 2 * hiddenSize * inner + inner + hiddenSize;
+  const norms = (shape.hasNormBias ? 4 : 2) * hiddenSize;
+  const layerScales = 2 * hiddenSize;
+  return embeddings + layers * (attention + mlp + norms + layerScales);
 }
 
-export function projectorParameters(vision: VisionShape, language: LanguageShape): number {
-  const { projectorInput, projectorHidden, hasProjectorBias } = vision;
-  const biases = hasProjectorBias ? projectorHidden + language.hiddenSize : 0;
-  return (
-    2 * projectorInput +
-    projectorInput * projectorHidden +
-    projectorHidden * language.hiddenSize +
-    biases
-  );
+/** Elements of the projector on the first of `tensor` ranks. */
+export function projectorParameters(
+  vision: VisionShape,
+  language: LanguageShape,
+  tensor = 1,
+): number {
+  const { projectorInput, hasProjectorBias } = vision;
+  const hidden = largestShare(vision.projectorHidden, tensor);
+  const biases = hasProjectorBias ? hidden + language.hiddenSize : 0;
+  return 2 * projectorInput + projectorInput * hidden + hidden * language.hiddenSize + biases;
 }
 
 function withParameters(

@@ -1,15 +1,10 @@
-/** The parts that models are recorded from, and the table of tensors that a checkpoint must have. */
-import type {
-  Op,
-  Program,
-  TensorId,
-  TensorSpec,
-  WeightId,
-  WeightSource,
-} from '#kernels/program.ts';
+/** The parts that decoders are recorded from. How they are divided between ranks is said here, once for all models. */
+import type { TensorId } from '#kernels/program.ts';
 import type { ConfigReader } from './config.ts';
-import { ModelError } from './errors.ts';
+import type { ProgramShape, Recorder } from './recorder.ts';
 import { type Rope, readRope } from './rope.ts';
+import { recordAllGather, recordAllReduce, recordRowParallel } from './tensor-parallel.ts';
+import { type Range, scaled } from './weight-slices.ts';
 
 /** Sizes of a decoder with rotary grouped-query attention and a gated MLP, all from its config. */
 export interface DecoderShape {
@@ -75,130 +70,45 @@ export function refuseSlidingWindow(config: ConfigReader, defaultUse: boolean): 
   config.unsupported('sliding_window', 'full attention (use_sliding_window: false)');
 }
 
-/** What a program needs of a model's sizes. */
-export type ProgramShape = Pick<
-  DecoderShape,
-  'heads' | 'layers' | 'kvHeads' | 'headSize' | 'vocabularyRows'
->;
-
-/** Collects weights, activation tensors and ops while a model file names them in the order of the paper. */
-export interface Recorder {
-  /** Takes a checkpoint tensor; missing and mis-shaped ones are reported together by `finish`. */
-  weight(name: string, shape: readonly number[]): WeightId;
-  /** Like `weight`, for a tensor that is not recorded as it is; undefined when missing or mis-shaped. */
-  source(name: string, shape: readonly number[]): WeightSource | undefined;
-  /** Shape of a checkpoint tensor, undefined when there is none: what it tells is not in the config. */
-  shapeOf(name: string): readonly number[] | undefined;
-  /** Records a weight made from `source`s; a placeholder when there was nothing to make it from. */
-  derived(weight: WeightSource | undefined): WeightId;
-  /** Whether rows of the residual stream come from outside, in place of the embeddings of their tokens. */
-  readonly takesInputRows: boolean;
-  tensor(name: string, rows: TensorSpec['rows'], width: number): TensorId;
-  push(op: Op): void;
-  /** The recorded program. Throws MODEL_TENSORS_MISMATCH with every missing, unexpected and mis-shaped tensor. */
-  finish(fields: {
-    readonly name: string;
-    readonly shape: ProgramShape;
-    readonly validTokenCount: number;
-    /** Tensors that may be there and are not used. */
-    readonly ignored: (name: string) => boolean;
-  }): Program;
+/** What one rank has of every layer: whole heads with the key and value heads they attend to, and a part of the MLP. */
+interface DecoderShare {
+  readonly heads: Range;
+  readonly kvHeads: Range;
+  readonly inner: Range;
+  readonly vocabulary: Range;
 }
 
-/** Records from `tensors`, whose names all carry `prefix`; tensors outside the prefix are not looked at. */
-export function createRecorder(
-  tensors: ReadonlyMap<string, WeightSource>,
-  prefix: string,
-  where: string,
-  takesInputRows = false,
-): Recorder {
-  const weights: WeightSource[] = [];
-  const used = new Set<string>();
-  const weightIds = new Map<string, WeightId>();
-  const specs: TensorSpec[] = [];
-  const ops: Op[] = [];
-  const missing: string[] = [];
-  const misshaped: string[] = [];
-  const take = (name: string, shape: readonly number[]): WeightSource | undefined => {
-    const fullName = prefix + name;
-    used.add(fullName);
-    const source = tensors.get(fullName);
-    if (source === undefined) {
-      missing.push(`${fullName} [${shape.join(', ')}]`);
-      return undefined;
-    }
-    if (sameShape(source.shape, shape)) return source;
-    misshaped.push(`${fullName} [${source.shape.join(', ')}], expected [${shape.join(', ')}]`);
-    return undefined;
-  };
-  // The place of what is missing or mis-shaped: `finish` throws before anyone reads it.
-  const placeholder: WeightSource = {
-    name: '',
-    type: 'f32',
-    shape: [],
-    bytes: { data: new Uint8Array() },
-  };
-  const derived = (source: WeightSource | undefined): WeightId =>
-    weights.push(source ?? placeholder) - 1;
+/**
+ * Query heads are divided evenly. Key and value heads too, or, with more ranks than them, each is on as many ranks as there are to
+ * one. MLP and vocabulary are divided as evenly as they go.
+ */
+function decoderShare(recorder: Recorder, shape: DecoderShape): DecoderShare {
+  const { heads, kvHeads } = shape;
+  const { index, count } = recorder.rank;
+  if (heads % count !== 0) recorder.refuseSplit(`it does not divide the ${heads} attention heads`);
+  if (kvHeads % count !== 0 && count % kvHeads !== 0)
+    recorder.refuseSplit(
+      `it neither divides the ${kvHeads} key-value heads nor is a multiple of them`,
+    );
   return {
-    takesInputRows,
-    source: take,
-    derived,
-    shapeOf: (name) => tensors.get(prefix + name)?.shape,
-    weight(name, shape) {
-      const known = weightIds.get(name);
-      if (known !== undefined) return known;
-      const id = derived(take(name, shape));
-      weightIds.set(name, id);
-      return id;
-    },
-    tensor(name, rows, width) {
-      specs.push({ name, rows, width });
-      return specs.length - 1;
-    },
-    push: (op) => void ops.push(op),
-    finish({ name, shape, validTokenCount, ignored }) {
-      const unexpected = [...tensors]
-        .filter(([full]) => full.startsWith(prefix) && !used.has(full))
-        .filter(([full]) => !ignored(full.slice(prefix.length)))
-        .map(([full, tensor]) => `${full} [${tensor.shape.join(', ')}]`);
-      refuseMismatch(where, { missing, unexpected, misshaped });
-      return {
-        name,
-        weights,
-        tensors: specs,
-        ops,
-        heads: shape.heads,
-        cache: { layers: shape.layers, kvHeads: shape.kvHeads, headSize: shape.headSize },
-        vocabularyRows: shape.vocabularyRows,
-        validTokenCount,
-      };
-    },
+    heads: recorder.share('attention heads', heads),
+    kvHeads:
+      count > kvHeads
+        ? { begin: Math.floor((index * kvHeads) / count), count: 1 }
+        : recorder.share('key-value heads', kvHeads),
+    inner: recorder.share(
+      'intermediate size',
+      shape.intermediateSize,
+      recorder.blockLengthOf('mlp.down_proj.weight'),
+    ),
+    vocabulary: recorder.share('vocabulary', shape.vocabularyRows),
   };
 }
 
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, index) => size === b[index]);
-}
-
-/** Names beyond this many of a kind are counted, not listed. */
-const LISTED = 8;
-
-function refuseMismatch(
-  where: string,
-  problems: Readonly<Record<string, readonly string[]>>,
-): void {
-  const parts = Object.entries(problems)
-    .filter(([, names]) => names.length > 0)
-    .map(([kind, names]) => {
-      const more = names.length > LISTED ? ` and ${names.length - LISTED} more` : '';
-      return `${kind}: ${names.slice(0, LISTED).join('; ')}${more}`;
-    });
-  if (parts.length === 0) return;
-  throw new ModelError(
-    'MODEL_TENSORS_MISMATCH',
-    `${where}: the tensors are not those of the config. ${parts.join('. ')}`,
-  );
+/** The sizes of the rank's program. */
+export function rankShape(recorder: Recorder, shape: DecoderShape): ProgramShape {
+  const { heads, kvHeads } = decoderShare(recorder, shape);
+  return { ...shape, heads: heads.count, kvHeads: kvHeads.count };
 }
 
 /** Which linears of a layer carry a bias. */
@@ -221,14 +131,8 @@ export function recordDecoderLayer(
   buffers: DecoderBuffers,
 ): void {
   const { hiddenSize: H, intermediateSize: F, headSize: D, eps } = shape;
-  const { hidden, normed, qkv, attended, gated } = buffers;
+  const { hidden, normed, qkv, attended, gated, share } = buffers;
   const at = `model.layers.${layer}`;
-  const linear = (name: string, rows: number, columns: number) =>
-    recorder.weight(`${at}.${name}.weight`, [rows, columns]);
-  const biases = (present: boolean, ...parts: (readonly [string, number])[]) =>
-    present
-      ? { biases: parts.map(([name, rows]) => recorder.weight(`${at}.${name}.bias`, [rows])) }
-      : {};
   const norm = (name: string): void =>
     recorder.push({
       op: 'rmsNorm',
@@ -237,87 +141,99 @@ export function recordDecoderLayer(
       eps,
       out: normed,
     });
+  // [rows, H], of which the rank has some rows.
+  type ColumnParallel = readonly [name: string, rows: number, share: Range];
+  const columnParallel = (hasBias: boolean, ...linears: ColumnParallel[]) => ({
+    weights: linears.map(([name, rows, part]) =>
+      recorder.weight(`${at}.${name}.weight`, [rows, H], { rows: part }),
+    ),
+    ...(hasBias && {
+      biases: linears.map(([name, rows, part]) =>
+        recorder.weight(`${at}.${name}.bias`, [rows], { rows: part }),
+      ),
+    }),
+  });
+  // [H, columns], of which the rank has some columns; added to the residual stream.
+  const rowParallel = (x: TensorId, name: string, columns: number, part: Range, hasBias: boolean) =>
+    recordRowParallel(recorder, {
+      x,
+      weight: recorder.weight(`${at}.${name}.weight`, [H, columns], { columns: part }),
+      ...(hasBias && { bias: [`${at}.${name}.bias`, H] }),
+      residual: hidden,
+      out: hidden,
+    });
   const qRows = shape.heads * D;
   const kvRows = shape.kvHeads * D;
+  const qShare = scaled(share.heads, D);
+  const kvShare = scaled(share.kvHeads, D);
 
   norm('input_layernorm');
   recorder.push({
     op: 'linear',
     x: normed,
-    weights: [
-      linear('self_attn.q_proj', qRows, H),
-      linear('self_attn.k_proj', kvRows, H),
-      linear('self_attn.v_proj', kvRows, H),
-    ],
-    ...biases(
+    ...columnParallel(
       bias.qkv,
-      ['self_attn.q_proj', qRows],
-      ['self_attn.k_proj', kvRows],
-      ['self_attn.v_proj', kvRows],
+      ['self_attn.q_proj', qRows, qShare],
+      ['self_attn.k_proj', kvRows, kvShare],
+      ['self_attn.v_proj', kvRows, kvShare],
     ),
     epilogue: 'none',
     out: qkv,
   });
   recorder.push({ op: 'ropeAndCache', qkv, layer, rope: shape.rope });
   recorder.push({ op: 'attention', qkv, layer, scale: D ** -0.5, out: attended });
-  recorder.push({
-    op: 'linear',
-    x: attended,
-    weights: [linear('self_attn.o_proj', H, qRows)],
-    ...biases(bias.output, ['self_attn.o_proj', H]),
-    epilogue: 'none',
-    residual: hidden,
-    out: hidden,
-  });
+  rowParallel(attended, 'self_attn.o_proj', qRows, qShare, bias.output);
   norm('post_attention_layernorm');
   recorder.push({
     op: 'linear',
     x: normed,
-    weights: [linear('mlp.gate_proj', F, H), linear('mlp.up_proj', F, H)],
-    ...biases(bias.mlp, ['mlp.gate_proj', F], ['mlp.up_proj', F]),
+    ...columnParallel(bias.mlp, ['mlp.gate_proj', F, share.inner], ['mlp.up_proj', F, share.inner]),
     epilogue: 'siluMul',
     out: gated,
   });
-  recorder.push({
-    op: 'linear',
-    x: gated,
-    weights: [linear('mlp.down_proj', H, F)],
-    ...biases(bias.mlp, ['mlp.down_proj', H]),
-    epilogue: 'none',
-    residual: hidden,
-    out: hidden,
-  });
+  rowParallel(gated, 'mlp.down_proj', F, share.inner, bias.mlp);
 }
 
 /** Activations that all layers share. */
 export interface DecoderBuffers {
+  readonly share: DecoderShare;
   /** (T, H) residual stream */
   readonly hidden: TensorId;
   /** (T, H) */
   readonly normed: TensorId;
-  /** (T, (heads + 2 kvHeads) D) */
+  /** (T, (heads + 2 kvHeads) D), heads of the rank */
   readonly qkv: TensorId;
   /** (T, heads D) */
   readonly attended: TensorId;
-  /** (T, F) */
+  /** (T, the rank's part of F) */
   readonly gated: TensorId;
 }
 
-/** Token ids -> residual stream: allocates the shared buffers and records the embedding, [V, H]. */
+/**
+ * Token ids -> residual stream: allocates the shared buffers and records the embedding, [V, H]. A rank has some rows of it and gives
+ * zeros for the ids of the others.
+ */
 export function recordEmbedding(recorder: Recorder, shape: DecoderShape): DecoderBuffers {
-  const { heads, kvHeads, headSize: D, hiddenSize: H } = shape;
+  const { headSize: D, hiddenSize: H } = shape;
+  const share = decoderShare(recorder, shape);
+  const { heads, kvHeads, inner, vocabulary } = share;
   const buffers = {
+    share,
     hidden: recorder.tensor('hidden', 'tokens', H),
     normed: recorder.tensor('normed', 'tokens', H),
-    qkv: recorder.tensor('qkv', 'tokens', (heads + 2 * kvHeads) * D),
-    attended: recorder.tensor('attended', 'tokens', heads * D),
-    gated: recorder.tensor('gated', 'tokens', shape.intermediateSize),
+    qkv: recorder.tensor('qkv', 'tokens', (heads.count + 2 * kvHeads.count) * D),
+    attended: recorder.tensor('attended', 'tokens', heads.count * D),
+    gated: recorder.tensor('gated', 'tokens', inner.count),
   };
   recorder.push({
     op: 'embedding',
-    weight: recorder.weight('model.embed_tokens.weight', [shape.vocabularyRows, H]),
+    weight: recorder.weight('model.embed_tokens.weight', [shape.vocabularyRows, H], {
+      rows: vocabulary,
+    }),
+    ...(recorder.rank.count > 1 && { firstRow: vocabulary.begin }),
     out: buffers.hidden,
   });
+  recordAllReduce(recorder, buffers.hidden);
   if (recorder.takesInputRows) {
     const rows = recorder.tensor('imageEmbeddings', 'inputRows', H);
     recorder.push({ op: 'input', out: rows });
@@ -326,12 +242,21 @@ export function recordEmbedding(recorder: Recorder, shape: DecoderShape): Decode
   return buffers;
 }
 
-/** Residual stream -> sampled ids, on the wanted rows alone: gather, final norm, lm head (or the tied embedding). */
+/**
+ * Residual stream -> sampled ids, on the wanted rows alone: gather, final norm, lm head (or the tied embedding). A rank computes the
+ * logits of its part of the vocabulary; rank 0 samples from those of all.
+ */
 export function recordHead(recorder: Recorder, shape: DecoderShape, buffers: DecoderBuffers): void {
   const { hiddenSize: H, vocabularyRows: V } = shape;
+  const { rank } = recorder;
+  const { vocabulary } = buffers.share;
   const lastHidden = recorder.tensor('lastHidden', 'logitRows', H);
   const lastNormed = recorder.tensor('lastNormed', 'logitRows', H);
-  const logits = recorder.tensor('logits', 'logitRows', V);
+  const part = recorder.tensor(
+    rank.count > 1 ? 'logitsPart' : 'logits',
+    'logitRows',
+    vocabulary.count,
+  );
   recorder.push({ op: 'gatherRows', x: buffers.hidden, out: lastHidden });
   recorder.push({
     op: 'rmsNorm',
@@ -344,12 +269,15 @@ export function recordHead(recorder: Recorder, shape: DecoderShape, buffers: Dec
     op: 'linear',
     x: lastNormed,
     weights: [
-      recorder.weight(shape.isTied ? 'model.embed_tokens.weight' : 'lm_head.weight', [V, H]),
+      recorder.weight(shape.isTied ? 'model.embed_tokens.weight' : 'lm_head.weight', [V, H], {
+        rows: vocabulary,
+      }),
     ],
     epilogue: 'none',
-    out: logits,
+    out: part,
   });
-  recorder.push({ op: 'sample', logits });
+  const logits = recordAllGather(recorder, part, V);
+  if (rank.index === 0) recorder.push({ op: 'sample', logits });
 }
 
 /** Rotary tables that old checkpoints carry, and the copy of the embedding that some tied ones do. */

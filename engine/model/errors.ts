@@ -26,6 +26,10 @@ export const MODEL_ERRORS = {
     meaning: 'the wanted context is longer than the model has positions',
     remedy: 'lower --max-model-length to what the message says',
   },
+  MODEL_SPLIT_UNSUPPORTED: {
+    meaning: 'the layers of the model cannot be divided between so many ranks',
+    remedy: 'set --tensor to what the message says',
+  },
 } as const;
 
 export type ModelErrorCode = keyof typeof MODEL_ERRORS;

@@ -1,10 +1,11 @@
 /** InternViT, the vision encoder of NVLM-D and InternVL: patches -> encoder output, class token included. */
 import type { TensorId, WeightSource } from '#kernels/program.ts';
 import { readWeight } from '#kernels/reference/weights.ts';
-import type { Recorder } from './blocks.ts';
 import type { ConfigReader } from './config.ts';
 import { resamplePositions } from './positions.ts';
-import { firstColumns, floatWeight, isZero, reshaped, sliceRows } from './weight-slices.ts';
+import type { Recorder } from './recorder.ts';
+import { recordAllReduce, recordRowParallel } from './tensor-parallel.ts';
+import { floatWeight, isZero, type Range, reshaped, scaled, slice } from './weight-slices.ts';
 
 /** Sizes from `vision_config`; the tensors tell how many heads are stored. */
 export interface VisionShape {
@@ -77,7 +78,7 @@ export function readVisionShape(
 export interface RecordedEncoder {
   /** (T, hidden): the selected layer's output, class token first in each tile. */
   readonly hidden: TensorId;
-  /** Heads of the program: the real ones, or all stored ones where the dummies are not zero. */
+  /** Heads of the rank's program, of the real ones, or of all stored ones where the dummies are not zero. */
   readonly heads: number;
 }
 
@@ -103,19 +104,31 @@ const EMBEDDINGS = 'vision_model.embeddings';
  */
 export function recordInternVit(recorder: Recorder, shape: VisionShape): RecordedEncoder {
   const { hiddenSize: W, headSize: D } = shape;
-  const storedHeads = countStoredHeads(recorder, shape);
-  const heads = dummiesAreZero(recorder, shape, storedHeads) ? shape.realHeads : storedHeads;
+  const stored = countStoredHeads(recorder, shape);
+  const kept = dummiesAreZero(recorder, shape, stored) ? shape.realHeads : stored;
+  const share = {
+    storedHeads: stored,
+    heads: recorder.share('heads of the vision encoder', kept),
+    inner: recorder.share(
+      'intermediate size of the vision encoder',
+      shape.intermediateSize,
+      recorder.blockLengthOf('mlp.fc2.weight'),
+    ),
+  };
+  const heads = share.heads.count;
   const hidden = recorder.tensor('hidden', 'tokens', W);
   const buffers: EncoderBuffers = {
     hidden,
     normed: recorder.tensor('normed', 'tokens', W),
     qkv: recorder.tensor('qkv', 'tokens', 3 * heads * D),
     attended: recorder.tensor('attended', 'tokens', heads * D),
-    activated: recorder.tensor('activated', 'tokens', shape.intermediateSize),
+    activated: recorder.tensor('activated', 'tokens', share.inner.count),
+    ...(shape.normalisesQueriesAndKeys &&
+      recorder.rank.count > 1 && { squares: recorder.tensor('squaresOfHeads', 'tokens', 2) }),
   };
   recordPatches(recorder, shape, hidden);
   for (let layer = 0; layer < shape.layers; layer++) {
-    recordEncoderLayer(recorder, shape, layer, { stored: storedHeads, kept: heads }, buffers);
+    recordEncoderLayer(recorder, shape, layer, share, buffers);
   }
   return { hidden, heads };
 }
@@ -192,13 +205,12 @@ function dummiesAreZero(recorder: Recorder, shape: VisionShape, storedHeads: num
   const padding = (storedHeads - realHeads) * D;
   if (padding === 0) return true;
   const stored = storedHeads * D;
+  const rows = { begin: 2 * stored + realHeads * D, count: padding };
   for (let layer = 0; layer < shape.layers; layer++) {
     const at = `${layerName(layer)}.attn`;
     const values = [recorder.source(`${at}.qkv.weight`, [3 * stored, W])];
     if (shape.qkvBias) values.push(recorder.source(`${at}.qkv.bias`, [3 * stored]));
-    const firstDummy = 2 * stored + realHeads * D;
-    if (!values.every((value) => value && isZero(sliceRows(value, firstDummy, padding))))
-      return false;
+    if (!values.every((value) => value && isZero(slice(value, { rows })))) return false;
   }
   return true;
 }
@@ -208,12 +220,23 @@ interface EncoderBuffers {
   readonly hidden: TensorId;
   /** (T, W) */
   readonly normed: TensorId;
-  /** (T, 3 heads D) */
+  /** (T, 3 heads D), heads of the rank */
   readonly qkv: TensorId;
   /** (T, heads D) */
   readonly attended: TensorId;
-  /** (T, F) */
+  /** (T, the rank's part of F) */
   readonly activated: TensorId;
+  /** (T, 2), where a norm runs over the heads of several ranks */
+  readonly squares?: TensorId;
+}
+
+/** What one rank has of every layer. */
+interface EncoderShare {
+  /** Heads of a fused tensor of the checkpoint, dummies among them. */
+  readonly storedHeads: number;
+  /** As even as they go: of 25 heads on 8 ranks the first has 4, the others 3. */
+  readonly heads: Range;
+  readonly inner: Range;
 }
 
 /**
@@ -224,14 +247,14 @@ function recordEncoderLayer(
   recorder: Recorder,
   shape: VisionShape,
   layer: number,
-  heads: { readonly stored: number; readonly kept: number },
+  share: EncoderShare,
   buffers: EncoderBuffers,
 ): void {
   const { hiddenSize: W, intermediateSize: F, headSize: D, eps } = shape;
   const { hidden, normed, qkv, attended, activated } = buffers;
   const at = layerName(layer);
-  const stored = heads.stored * D;
-  const kept = heads.kept * D;
+  const stored = share.storedHeads * D;
+  const heads = scaled(share.heads, D);
   const weight = (name: string, ...sizes: number[]) => recorder.weight(`${at}.${name}`, sizes);
   const norm = (name: string): void => {
     const fields = { x: hidden, weight: weight(`${name}.weight`, W), eps, out: normed };
@@ -241,17 +264,13 @@ function recordEncoderLayer(
         : { op: 'layerNorm', ...fields, bias: weight(`${name}.bias`, W) },
     );
   };
-  // The kept heads of each third of a fused tensor.
-  const thirds = (name: string, ...rest: number[]) => {
-    const fused = recorder.source(`${at}.${name}`, [3 * stored, ...rest]);
-    return [0, 1, 2].map((part) =>
-      recorder.derived(fused && sliceRows(fused, part * stored, kept)),
+  // The rank's heads of each third of a fused tensor.
+  const thirds = (name: string, ...rest: number[]) =>
+    [0, 1, 2].map((part) =>
+      recorder.weight(`${at}.${name}`, [3 * stored, ...rest], {
+        rows: { begin: part * stored + heads.begin, count: heads.count },
+      }),
     );
-  };
-  const normWeight = (name: string) => {
-    const full = recorder.source(`${at}.attn.${name}.weight`, [stored]);
-    return recorder.derived(full && sliceRows(full, 0, kept));
-  };
 
   norm('norm1');
   recorder.push({
@@ -262,48 +281,63 @@ function recordEncoderLayer(
     epilogue: 'none',
     out: qkv,
   });
-  if (shape.normalisesQueriesAndKeys) {
-    recorder.push({
-      op: 'queryKeyNorm',
-      qkv,
-      queryWeight: normWeight('q_norm'),
-      keyWeight: normWeight('k_norm'),
-      meanWidth: W,
-      eps,
-    });
-  }
+  if (shape.normalisesQueriesAndKeys) recordHeadNorms(recorder, shape, at, share, buffers);
   recorder.push({ op: 'ropeAndCache', qkv, layer: 0 });
   recorder.push({ op: 'attention', qkv, layer: 0, scale: D ** -0.5, causal: false, out: attended });
-  const projection = recorder.source(`${at}.attn.proj.weight`, [W, stored]);
-  recorder.push({
-    op: 'linear',
+  recordRowParallel(recorder, {
     x: attended,
-    weights: [
-      recorder.derived(projection && kept < stored ? firstColumns(projection, kept) : projection),
-    ],
-    biases: [weight('attn.proj.bias', W)],
-    epilogue: 'none',
+    weight: recorder.weight(`${at}.attn.proj.weight`, [W, stored], { columns: heads }),
+    bias: [`${at}.attn.proj.bias`, W],
     scale: weight('ls1', W),
     residual: hidden,
     out: hidden,
   });
   norm('norm2');
+  const rows = share.inner;
   recorder.push({
     op: 'linear',
     x: normed,
-    weights: [weight('mlp.fc1.weight', F, W)],
-    biases: [weight('mlp.fc1.bias', F)],
+    weights: [recorder.weight(`${at}.mlp.fc1.weight`, [F, W], { rows })],
+    biases: [recorder.weight(`${at}.mlp.fc1.bias`, [F], { rows })],
     epilogue: 'gelu',
     out: activated,
   });
-  recorder.push({
-    op: 'linear',
+  recordRowParallel(recorder, {
     x: activated,
-    weights: [weight('mlp.fc2.weight', W, F)],
-    biases: [weight('mlp.fc2.bias', W)],
-    epilogue: 'none',
+    weight: recorder.weight(`${at}.mlp.fc2.weight`, [W, F], { columns: rows }),
+    bias: [`${at}.mlp.fc2.bias`, W],
     scale: weight('ls2', W),
     residual: hidden,
     out: hidden,
+  });
+}
+
+/** Norms of queries and keys over all heads: the ranks add up what each knows of the squares, those of real heads. */
+function recordHeadNorms(
+  recorder: Recorder,
+  shape: VisionShape,
+  at: string,
+  share: EncoderShare,
+  { qkv, squares }: EncoderBuffers,
+): void {
+  const { hiddenSize: W, headSize: D, realHeads } = shape;
+  const { begin, count } = share.heads;
+  const weight = (name: string) =>
+    recorder.weight(`${at}.attn.${name}.weight`, [share.storedHeads * D], {
+      rows: scaled(share.heads, D),
+    });
+  if (squares !== undefined) {
+    const width = Math.max(0, Math.min(begin + count, realHeads) - begin) * D;
+    recorder.push({ op: 'queryKeySquares', qkv, width, out: squares });
+    recordAllReduce(recorder, squares);
+  }
+  recorder.push({
+    op: 'queryKeyNorm',
+    qkv,
+    queryWeight: weight('q_norm'),
+    keyWeight: weight('k_norm'),
+    meanWidth: W,
+    eps: shape.eps,
+    ...(squares !== undefined && { squares }),
   });
 }

@@ -2,7 +2,7 @@
 import type { Program } from '#kernels/program.ts';
 import {
   isIgnoredTensor,
-  type Recorder,
+  rankShape,
   readDecoderShape,
   recordDecoderLayer,
   recordEmbedding,
@@ -10,6 +10,7 @@ import {
   refuseSlidingWindow,
 } from './blocks.ts';
 import type { ConfigReader } from './config.ts';
+import type { Recorder } from './recorder.ts';
 import type { RecordedModel } from './registry.ts';
 
 /**
@@ -46,7 +47,7 @@ export function recordLlama(
   recordHead(recorder, shape, buffers);
   const program: Program = recorder.finish({
     name: 'llama',
-    shape,
+    shape: rankShape(recorder, shape),
     validTokenCount,
     ignored: (name) => isIgnoredTensor(name, shape.isTied),
   });

@@ -1,6 +1,7 @@
 /** Encoder output -> language-model embeddings: pixel shuffle, then the projector `mlp1`. */
 import type { TensorId } from '#kernels/program.ts';
-import type { Recorder } from './blocks.ts';
+import type { Recorder } from './recorder.ts';
+import { recordRowParallel } from './tensor-parallel.ts';
 
 export interface ProjectorShape {
   /** Width of the encoder. */
@@ -35,10 +36,13 @@ export function recordProjector(
   const width = visionSize * factor * factor;
   const squares = recorder.tensor('squares', 'logitRows', width);
   const normed = recorder.tensor('squaresNormed', 'logitRows', width);
-  const inner = recorder.tensor('projectorInner', 'logitRows', innerSize);
+  const rows = recorder.share(
+    'inner size of the projector',
+    innerSize,
+    recorder.blockLengthOf('mlp1.3.weight'),
+  );
+  const inner = recorder.tensor('projectorInner', 'logitRows', rows.count);
   const features = recorder.tensor('features', 'logitRows', outputSize);
-  const biases = (name: string, size: number) =>
-    shape.hasBiases ? { biases: [recorder.weight(`${name}.bias`, [size])] } : {};
   const offsets = Array.from(
     { length: factor * factor },
     (_, i) => Math.floor(i / factor) * grid + (i % factor),
@@ -55,17 +59,15 @@ export function recordProjector(
   recorder.push({
     op: 'linear',
     x: normed,
-    weights: [recorder.weight('mlp1.1.weight', [innerSize, width])],
-    ...biases('mlp1.1', innerSize),
+    weights: [recorder.weight('mlp1.1.weight', [innerSize, width], { rows })],
+    ...(shape.hasBiases && { biases: [recorder.weight('mlp1.1.bias', [innerSize], { rows })] }),
     epilogue: 'gelu',
     out: inner,
   });
-  recorder.push({
-    op: 'linear',
+  recordRowParallel(recorder, {
     x: inner,
-    weights: [recorder.weight('mlp1.3.weight', [outputSize, innerSize])],
-    ...biases('mlp1.3', outputSize),
-    epilogue: 'none',
+    weight: recorder.weight('mlp1.3.weight', [outputSize, innerSize], { columns: rows }),
+    ...(shape.hasBiases && { bias: ['mlp1.3.bias', outputSize] }),
     out: features,
   });
   return features;

@@ -2,7 +2,7 @@
 import type { Program } from '#kernels/program.ts';
 import {
   isIgnoredTensor,
-  type Recorder,
+  rankShape,
   readDecoderShape,
   recordDecoderLayer,
   recordEmbedding,
@@ -10,6 +10,7 @@ import {
   refuseSlidingWindow,
 } from './blocks.ts';
 import type { ConfigReader } from './config.ts';
+import type { Recorder } from './recorder.ts';
 import type { RecordedModel } from './registry.ts';
 
 /**
@@ -42,7 +43,7 @@ export function recordQwen2(
   recordHead(recorder, shape, buffers);
   const program: Program = recorder.finish({
     name: 'qwen2',
-    shape,
+    shape: rankShape(recorder, shape),
     validTokenCount,
     ignored: (name) => isIgnoredTensor(name, shape.isTied),
   });

@@ -1,13 +1,14 @@
 /** Which model a checkpoint holds, and the program recorded from it. The table here is the extension point. */
 import type { Checkpoint } from '#engine/weights/checkpoint.ts';
-import type { Program } from '#kernels/program.ts';
-import { createRecorder, type DecoderShape, type Recorder } from './blocks.ts';
+import type { Program, Rank } from '#kernels/program.ts';
+import type { DecoderShape } from './blocks.ts';
 import { type ConfigReader, createConfigReader } from './config.ts';
 import { ModelError } from './errors.ts';
 import { INTERN_VL } from './intern-vl.ts';
 import { recordLlama } from './llama.ts';
 import { NVLM_D } from './nvlm-d.ts';
 import { recordQwen2 } from './qwen2.ts';
+import { createRecorder, type Recorder } from './recorder.ts';
 import {
   LANGUAGE_MODEL_PREFIX,
   recordVision,
@@ -47,6 +48,8 @@ export interface BuildOptions {
    * model too, but takes image embeddings as input rows; `buildVision` records what makes them.
    */
   readonly part?: 'whole' | 'language_model';
+  /** Which of the ranks that divide every layer the program is for; default: one has all. */
+  readonly rank?: Rank;
 }
 
 export interface ModelDescription {
@@ -58,14 +61,15 @@ export interface ModelDescription {
   /** Longest sequence: `maxModelLength`, or what the config gives with its rotary scaling. */
   readonly maxPositions: number;
   readonly shape: DecoderShape;
-  /** Numbers in the weights, tied ones once. */
+  /** Numbers in the rank's weights, tied ones once. */
   readonly parameterCount: number;
 }
 
 /**
  * Records the program of `checkpoint`. Throws ModelError: an architecture or feature without a model here, a config key
  * missing or impossible, tensors missing, unexpected or mis-shaped, a tokenizer larger than the vocabulary, a context
- * longer than the positions.
+ * longer than the positions,
+ * ranks that the layers cannot be divided between.
  */
 export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): ModelDescription {
   const whole = readWholeConfig(checkpoint);
@@ -75,7 +79,10 @@ export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): Mod
   const record = MODELS.get(modelType);
   if (record === undefined) return refuseArchitecture(checkpoint, modelType);
   const prefix = isInner ? LANGUAGE_MODEL_PREFIX : '';
-  const recorder = createRecorder(checkpoint.tensors, prefix, checkpoint.path, takesImages);
+  const recorder = createRecorder(checkpoint.tensors, prefix, checkpoint.path, {
+    rank: options.rank,
+    takesInputRows: takesImages,
+  });
   const { program, shape } = record(config, recorder, options.validTokenCount);
   checkVocabulary(checkpoint, options.validTokenCount, shape.vocabularyRows);
   return {
@@ -96,11 +103,11 @@ export function buildProgram(checkpoint: Checkpoint, options: BuildOptions): Mod
  * the dummy heads to see whether they are zero. Throws ModelError as `buildProgram` does; tensors that belong to neither
  * half of the model are reported here.
  */
-export function buildVision(checkpoint: Checkpoint): VisionModel | undefined {
+export function buildVision(checkpoint: Checkpoint, rank?: Rank): VisionModel | undefined {
   const { config, modelType } = readWholeConfig(checkpoint);
   const family = VISION_FAMILIES.get(modelType);
   if (family === undefined) return undefined;
-  const recorder = createRecorder(checkpoint.tensors, '', checkpoint.path);
+  const recorder = createRecorder(checkpoint.tensors, '', checkpoint.path, { rank });
   return recordVision(config, readLanguageConfig(checkpoint).config, recorder, family);
 }
 

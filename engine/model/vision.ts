@@ -2,11 +2,11 @@
 import type { LoadOptions } from '#kernels/backend.ts';
 import type { Program, TensorId } from '#kernels/program.ts';
 import type { StepInputs, StepOutputs } from '#kernels/step.ts';
-import type { Recorder } from './blocks.ts';
 import type { ConfigReader } from './config.ts';
 import { ModelError } from './errors.ts';
 import { isUnusedLayer, readVisionShape, recordInternVit, type VisionShape } from './intern-vit.ts';
 import { firstPatches, recordProjector } from './projector.ts';
+import type { Recorder } from './recorder.ts';
 
 export const LANGUAGE_MODEL_PREFIX = 'language_model.';
 

@@ -1,6 +1,7 @@
 /** Runs a program token by token over a block table, greedily or along given ids, and keeps every step's logits. */
 import type { Backend } from '#kernels/backend.ts';
 import type { ComputeType, Program } from '#kernels/program.ts';
+import type { StepInputs } from '#kernels/step.ts';
 import { stepOf } from './steps.ts';
 
 const BLOCK_SIZE = 16;
@@ -18,12 +19,14 @@ export interface GreedyRun {
  */
 export async function runGreedy(
   backend: Backend,
-  program: Program,
+  program: Program | readonly Program[],
   options: {
     readonly promptIds: readonly number[];
     readonly steps: number;
     readonly computeType: ComputeType | 'auto';
     readonly forced?: readonly number[];
+    /** Embeddings that stand for tokens of the prompt. */
+    readonly images?: Pick<StepInputs, 'inputRows' | 'inputTargets'>;
     /** Called with each step's id; true ends the run early. */
     readonly stop?: (id: number, step: number) => boolean;
   },
@@ -47,7 +50,10 @@ export async function runGreedy(
     let cachedLength = 0;
     for (let step = 0; step < steps; step++) {
       const out = await runner.run(
-        stepOf([{ tokenIds, cachedLength, blocks }], BLOCK_SIZE, { wantLogits: true }),
+        stepOf([{ tokenIds, cachedLength, blocks }], BLOCK_SIZE, {
+          wantLogits: true,
+          ...(step === 0 && options.images),
+        }),
       );
       const id = out.tokenIds[0]!;
       ids.push(id);
