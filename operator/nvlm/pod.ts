@@ -71,6 +71,7 @@ export type PodProblemReason =
   | 'OutOfMemory'
   | 'CrashLoop'
   | 'NotReady'
+  | 'SecretMissing'
   | 'InvalidTemplate';
 export interface PodProblem {
   readonly reason: PodProblemReason;
@@ -98,6 +99,14 @@ export function findProblem(pod: PodObject): PodProblem | undefined {
         message: `Pod ${name}: ${waiting}: ${state.waiting?.message ?? 'no message'}. Check the engine image and the pull secrets.`,
       };
     }
+    const detail = state.waiting?.message ?? '';
+    // The kubelet's words for a variable of the environment that a Secret should fill.
+    if (waiting === 'CreateContainerConfigError' && /\bsecret\b/i.test(detail)) {
+      return {
+        reason: 'SecretMissing',
+        message: `Pod ${name}: ${detail}. Create that Secret with that key, or correct spec.model.secretRef.`,
+      };
+    }
     if (waiting === 'CreateContainerConfigError' || waiting === 'CreateContainerError') {
       return {
         reason: 'InvalidTemplate',
@@ -112,10 +121,10 @@ export function findProblem(pod: PodObject): PodProblem | undefined {
       };
     }
     if (waiting === 'CrashLoopBackOff' || (restartCount >= 3 && !state.running)) {
-      const detail = ended?.message?.trim() ?? `exit code ${ended?.exitCode ?? 'unknown'}`;
+      const last = ended?.message?.trim() ?? `exit code ${ended?.exitCode ?? 'unknown'}`;
       return {
         reason: 'CrashLoop',
-        message: `Pod ${name} ended ${restartCount} times, last with: ${detail.slice(-400)}. See kubectl logs ${name} --previous.`,
+        message: `Pod ${name} ended ${restartCount} times, last with: ${last.slice(-400)}. See kubectl logs ${name} --previous.`,
       };
     }
   }

@@ -78,7 +78,7 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     const { status, metadata } = await deployments.get('chat');
     for (const { type, lastTransitionTime } of status?.conditions ?? []) {
       const sinceMs = Date.parse(lastTransitionTime) - Date.parse(metadata.creationTimestamp ?? '');
-      assert.ok(sinceMs > -2000 && sinceMs < 120_000, `${type}: ${lastTransitionTime}`);
+      assert.ok(sinceMs > -slackMs && sinceMs < 120_000, `${type}: ${lastTransitionTime}`);
     }
   });
 
@@ -120,9 +120,11 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     await deployments.untilReady('chat');
   });
 
-  test('streams that drain under one are not cut by the other that takes over', async () => {
-    await deployments.create('streaming', { drain: { timeout: '90s' } });
-    await deployments.untilReady('streaming');
+  test('streams that drain under the one behind are not cut by the one ahead that takes over', async () => {
+    await deployments.create('streaming', { drain: { timeout: '10m' } });
+    await deployments.untilReady('streaming', { timeoutMs: 60_000 });
+    await ahead.child.stop('SIGKILL');
+    await eventually('the one behind leads', async () => (await gauge(behind, 'is_leader')) === 1);
     const [pod] = await deployments.pods('streaming');
     assert.ok(pod);
     cluster.engines.set(pod.metadata.name, 0, 2);
@@ -130,20 +132,13 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     await deployments.until('streaming', 'drains', ({ status }) => status?.drainingReplicas === 1);
     const [draining] = await deployments.pods('streaming');
     isNow(draining?.metadata.annotations?.[ANNOTATIONS.drainingSince], 'draining-since');
-    await ahead.child.stop('SIGKILL');
-    await eventually('the one behind leads', async () => (await gauge(behind, 'is_leader')) === 1);
-    const still = async (when: string) => {
-      const pods = await deployments.pods('streaming');
-      assert.equal(pods.length, 1, when);
-      assert.equal(pods[0]?.metadata.deletionTimestamp, undefined, when);
-    };
-    await sleep(4000);
-    await still('under the one behind');
     ahead = await cluster.startOperator({ clockSeconds: skewSeconds });
     await behind.child.stop('SIGTERM');
     await eventually('the one ahead leads', async () => (await gauge(ahead, 'is_leader')) === 1);
     await sleep(4000);
-    await still('under the one ahead, whose clock is past the end of the drain');
+    const pods = await deployments.pods('streaming');
+    assert.equal(pods.length, 1);
+    assert.equal(pods[0]?.metadata.deletionTimestamp, undefined);
     cluster.engines.set(pod.metadata.name, 0, 0);
     await eventually('it is gone', async () => (await deployments.pods('streaming')).length === 0);
   });

@@ -6,7 +6,7 @@ import { connectKube, type KubeClient, loadKubeConfig } from '#operator/kube/cli
 import { type KubeObject, objectPath, resourceOf } from '#operator/kube/resource.ts';
 import { buildCluster } from '../../../scripts/cluster/build.mjs';
 import { type ClusterPki, createPki } from './pki.ts';
-import { type Child, eventually, freePorts, startChild } from './processes.ts';
+import { type Child, eventually, freePorts, SETUP_MS, startChild } from './processes.ts';
 
 export interface ControlPlaneOptions {
   /** Only etcd and the API server. */
@@ -166,7 +166,7 @@ export async function startControlPlane({
       'the API server is ready',
       () =>
         client.request({ method: 'GET', path: '/readyz?verbose', timeoutMs: 2000 }).catch(readyz),
-      { timeoutMs: 90_000, explain: () => log('kube-apiserver') },
+      { timeoutMs: SETUP_MS, explain: () => log('kube-apiserver') },
     ).then(() => {});
   const stop = async (): Promise<void> => {
     const order = ['kwok', 'kube-scheduler', 'kube-controller-manager', 'kube-apiserver', 'etcd'];
@@ -183,11 +183,14 @@ export async function startControlPlane({
       start('kube-controller-manager');
       start('kube-scheduler');
       if (kwok) start('kwok');
-      await eventually('the default service account exists', () =>
-        client.request({
-          method: 'GET',
-          path: '/api/v1/namespaces/default/serviceaccounts/default',
-        }),
+      await eventually(
+        'the default service account exists',
+        () =>
+          client.request({
+            method: 'GET',
+            path: '/api/v1/namespaces/default/serviceaccounts/default',
+          }),
+        { timeoutMs: SETUP_MS, explain: () => log('kube-controller-manager') },
       );
     }
   } catch (error) {

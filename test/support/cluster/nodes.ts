@@ -1,7 +1,7 @@
 /** Nodes that KWOK plays: machines with GPUs, as the GPU operator labels them, and some without. */
 import type { KubeClient } from '#operator/kube/client.ts';
 import { type KubeObject, objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import { eventually } from './processes.ts';
+import { eventually, SETUP_MS } from './processes.ts';
 
 export interface NodeKind {
   readonly prefix: string;
@@ -34,13 +34,17 @@ export async function createNodes(
     );
   }
   for (const { metadata } of nodes) {
-    await eventually(`node ${metadata.name} is ready`, async () => {
-      const { status } = (await client.request({
-        method: 'GET',
-        path: objectPath(RESOURCES.node, metadata.name),
-      })) as { status?: { conditions?: readonly { type: string; status: string }[] } };
-      return status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True');
-    });
+    await eventually(
+      `node ${metadata.name} is ready`,
+      async () => {
+        const { status } = (await client.request({
+          method: 'GET',
+          path: objectPath(RESOURCES.node, metadata.name),
+        })) as { status?: { conditions?: readonly { type: string; status: string }[] } };
+        return status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True');
+      },
+      { timeoutMs: SETUP_MS },
+    );
   }
   return nodes.map(({ metadata }) => metadata.name);
 }

@@ -8,7 +8,7 @@ import type { KubeClient } from '#operator/kube/client.ts';
 import { type KubeObject, RESOURCES, type ResourceType } from '#operator/kube/resource.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { createNodes, type NodeKind } from './nodes.ts';
-import { type Child, eventually, freePorts, startChild } from './processes.ts';
+import { type Child, eventually, freePorts, SETUP_MS, startChild } from './processes.ts';
 import { skewedClock } from './skewed-clock.ts';
 import { type StubEngines, startStubEngines } from './stub-engines.ts';
 import { claimSubnet } from './subnet.ts';
@@ -97,7 +97,7 @@ export async function startTestCluster({
           if (child.hasExited) throw new Error('it ended');
           return /listening on (http:\/\/\S+?)"/.exec(log())?.[1] ?? '';
         },
-        { explain: () => child.tail() },
+        { timeoutMs: SETUP_MS, explain: () => child.tail() },
       );
       return { child, url: url.replace('0.0.0.0', '127.0.0.1'), log };
     },

@@ -84,6 +84,9 @@ export async function freePorts(count: number): Promise<number[]> {
   );
 }
 
+/** Time for a control plane, a node or an operator to come up: seconds, and minutes beside other builds on two cores. */
+export const SETUP_MS = 180_000;
+
 export interface WaitOptions {
   readonly timeoutMs?: number;
   readonly intervalMs?: number;

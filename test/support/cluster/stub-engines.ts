@@ -61,6 +61,8 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
   const look = async (): Promise<void> => {
     const path = collectionPath(RESOURCES.pod);
     const list = (await client.request({ method: 'GET', path })) as KubeList<PodObject>;
+    // Asked before the end and answered after it: a server that was opened now would keep the process for ever.
+    if (isStopped) return;
     pods.clear();
     for (const pod of list.items) {
       const address = pod.status?.podIP;
@@ -79,6 +81,7 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
       servers.delete(address);
     }
   };
+  let isStopped = false;
   const timer = setInterval(() => void look().catch(() => {}), 200);
   return {
     set(prefix, waiting, running = 0) {
@@ -101,6 +104,7 @@ export async function startStubEngines(client: KubeClient): Promise<StubEngines>
       }
     },
     async stop() {
+      isStopped = true;
       clearInterval(timer);
       for (const server of servers.values()) {
         server.closeAllConnections();

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { REASONS } from '#crds/conditions.ts';
+import { findProblem, type PodObject } from '#operator/nvlm/pod.ts';
+
+type Status = NonNullable<PodObject['status']>;
+type Container = NonNullable<Status['containerStatuses']>[number];
+const pod = (status: Status): PodObject => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'chat-0', namespace: 'ns' },
+  spec: {},
+  status,
+});
+const container = (more: Partial<Container>): PodObject =>
+  pod({ phase: 'Pending', containerStatuses: [{ name: 'engine', ready: false, ...more }] });
+const waiting = (reason: string, message = ''): PodObject =>
+  container({ state: { waiting: { reason, message } } });
+
+/** What kubelets and schedulers report, in their words. */
+const table: readonly (readonly [of: PodObject, reason: string | undefined, told: RegExp])[] = [
+  [
+    pod({
+      conditions: [
+        {
+          type: 'PodScheduled',
+          status: 'False',
+          message: '0/3 nodes: 3 Insufficient nvidia.com/gpu.',
+        },
+      ],
+    }),
+    'Unschedulable',
+    /Insufficient nvidia.*spec\.parallelism\.tensor/,
+  ],
+  [waiting('ImagePullBackOff', 'not found'), 'ImagePull', /not found.*pull secrets/],
+  [waiting('ErrImagePull'), 'ImagePull', /no message|ErrImagePull/],
+  [
+    waiting('CreateContainerConfigError', 'secret "hf-token" not found'),
+    'SecretMissing',
+    /secret "hf-token" not found.*spec\.model\.secretRef/,
+  ],
+  [
+    waiting('CreateContainerConfigError', "couldn't find key token in Secret ns/hf-token"),
+    'SecretMissing',
+    /key token in Secret ns\/hf-token/,
+  ],
+  [
+    waiting('CreateContainerConfigError', 'configmap "x" not found'),
+    'InvalidTemplate',
+    /configmap "x" not found/,
+  ],
+  [
+    container({
+      restartCount: 2,
+      state: { waiting: { reason: 'CrashLoopBackOff' } },
+      lastState: { terminated: { reason: 'OOMKilled', exitCode: 137 } },
+    }),
+    'OutOfMemory',
+    /2 times.*maxSequences/,
+  ],
+  [
+    container({
+      restartCount: 4,
+      state: { waiting: { reason: 'CrashLoopBackOff' } },
+      lastState: { terminated: { exitCode: 1, message: 'PORT_IN_USE: x' } },
+    }),
+    'CrashLoop',
+    /PORT_IN_USE.*kubectl logs chat-0 --previous/,
+  ],
+  [
+    pod({ phase: 'Failed', reason: 'Evicted', message: 'low on memory' }),
+    'CrashLoop',
+    /Evicted low on memory/,
+  ],
+  [waiting('ContainerCreating'), undefined, /./],
+  [container({ restartCount: 1, state: { running: {} } }), undefined, /./],
+  [pod({ conditions: [{ type: 'Ready', status: 'True' }] }), undefined, /./],
+];
+
+for (const [of, reason, told] of table) {
+  const { containerStatuses: [{ state } = {}] = [], ...status } = of.status as Status;
+  test(`${JSON.stringify(state ?? status)} is ${reason ?? 'no trouble'}`, () => {
+    const problem = findProblem(of);
+    assert.equal(problem?.reason, reason);
+    if (problem !== undefined) assert.match(problem.message, told);
+  });
+}
+
+test('a pod that is being deleted is in no trouble', () => {
+  const going = waiting('ImagePullBackOff');
+  const metadata = { ...going.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' };
+  assert.equal(findProblem({ ...going, metadata }), undefined);
+});
+
+test('every reason of the catalogue is one that the operator gives', () => {
+  const code = globSync('operator/nvlm/*.ts')
+    .map((file) => readFileSync(file, 'utf8'))
+    .join('');
+  const unused = Object.keys(REASONS).filter((reason) => !code.includes(`'${reason}'`));
+  assert.deepEqual(unused, []);
+});
