@@ -293,7 +293,7 @@ export function kubeContract(
           name: 'contract',
           namespace,
           identity,
-          durationSeconds: 2,
+          durationSeconds: 4,
           wallClock: () => new Date(Date.now() + skewMs),
         });
         const ended = election.run(async (fence) => {
@@ -305,17 +305,23 @@ export function kubeContract(
       const hour = 3_600_000;
       // An hour behind: by its own times its lease ran out long ago.
       const first = run('behind', -hour);
-      await until('behind leads', () => leaders.length === 1);
-      const second = run('ahead', hour);
-      await sleep(3000);
-      assert.deepEqual(leaders, ['behind'], 'the renewed lease is respected beyond its duration');
-      assert.equal(second.election.isLeader, false);
-      first.stop.abort();
-      await first.ended;
-      await until('ahead leads', () => leaders.length === 2);
-      assert.deepEqual(leaders, ['behind', 'ahead']);
-      second.stop.abort();
-      await second.ended;
+      let second: ReturnType<typeof run> | undefined;
+      try {
+        await until('behind leads', () => leaders.length === 1);
+        second = run('ahead', hour);
+        await sleep(6000);
+        // A machine under load may be too slow to renew; the same one takes it again then.
+        assert.deepEqual(new Set(leaders), new Set(['behind']), 'a renewed lease is respected');
+        assert.equal(second.election.isLeader, false);
+        first.stop.abort();
+        await first.ended;
+        await until('ahead leads', () => leaders.at(-1) === 'ahead');
+      } finally {
+        for (const one of [first, second]) {
+          one?.stop.abort();
+          await one?.ended;
+        }
+      }
     });
   });
 }
