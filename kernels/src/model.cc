@@ -52,7 +52,7 @@ Model::Model(ModelSpec spec, const KernelTable* kernels) : spec_(std::move(spec)
       sources.push_back(matrix(weight));
       bytesToPack_ += matrix(weight).rows * storageRowBytes(matrix(weight).type, matrix(weight).columns);
     }
-    linears_[i] = std::make_unique<LinearPlan>(planLinear(std::move(sources), op.siluMul, spec_.computeType));
+    linears_[i] = std::make_unique<LinearPlan>(planLinear(std::move(sources), op.siluMul, spec_.computeType, kernels->wideLinear));
     linears_[i]->linear.gelu = op.gelu;
     weightBytes_ += (linears_[i]->bytes + 63) / 64 * 64;
   }

@@ -120,6 +120,7 @@ struct KernelTable {
   void (*layerNorm)(const LayerNormArgs&, const Lane&);
   void (*queryKeyNorm)(const QueryKeyNormArgs&, const Lane&);
   void (*linear)(const LinearArgs&, const Lane&);
+  bool wideLinear;           // it prepares activations as cpu/linear_wide.h describes
   void (*ropeAndCache)(const RopeAndCacheArgs&, const Lane&);
   void (*attention)(const AttentionArgs&, const Lane&);
   size_t (*attentionScratchBytes)(const AttentionArgs& largest);

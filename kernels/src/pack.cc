@@ -195,7 +195,7 @@ ComputeType resolveComputeType(StorageType type, ComputeType requested) {
   }
 }
 
-LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeType requested) {
+LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeType requested, bool wide) {
   LinearPlan plan;
   plan.sources = std::move(sources);
   PackedLinear& linear = plan.linear;
@@ -218,6 +218,7 @@ LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeTy
                                                          : (linear.k + kGroup - 1) / kGroup;
     linear.integer |= integer;
     linear.bfloat16 |= format.kind == PackedKind::kBf16;
+    linear.float32 |= format.kind == PackedKind::kF32;
     linear.n += outputs;
     plan.bytes += segment.pairs * segment.records * segment.recordBytes;
     if (format.kind == PackedKind::kU4) {
@@ -250,8 +251,10 @@ LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeTy
     for (const PackedSegment& segment : plan.segments) rowBytes += records * segment.subs * 8;
     rowBytes = (rowBytes + 63) / 64 * 64;
   }
-  linear.bf16Offset = rowBytes;
-  if (linear.bfloat16) rowBytes += (linear.k + 31) / 32 * 64;
+  linear.integerRowBytes = rowBytes;
+  const int64_t padded = (linear.k + 31) / 32 * 32;
+  if (linear.bfloat16) rowBytes += padded * (wide ? 4 : 2);
+  if (linear.float32 && wide) rowBytes += padded * 4;
   linear.preparedRowBytes = rowBytes;
   linear.segmentCount = static_cast<int>(plan.segments.size());
   return plan;

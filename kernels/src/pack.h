@@ -35,8 +35,9 @@ struct LinearPlan {
   int64_t bytes = 0;  // of all panels
 };
 
-// `sources` are stacked along the outputs; with siluMul they are gate and up.
-LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeType requested);
+// `sources` are stacked along the outputs; with siluMul they are gate and up. `wide` says that the path prepares activations as
+// linear_wide.h describes.
+LinearPlan planLinear(std::vector<StoredMatrix> sources, bool siluMul, ComputeType requested, bool wide);
 
 // Writes pairs [begin, end) of one segment, whose data pointer is set.
 void packPairs(const LinearPlan& plan, int segment, int64_t begin, int64_t end);

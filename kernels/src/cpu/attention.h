@@ -40,8 +40,8 @@ struct Partial {
 
 // Working memory of one thread for one tile.
 struct TileScratch {
-  uint8_t* queries;  // (kTileRows, P) in the cache's type, scaled
-  float* scores;     // (kTileRows, kKeyBlock); probabilities in the cache's type take their place
+  uint8_t* queries;  // (kTileRows, P) scaled and rounded to the cache's type: bf16 or, without its dot products, fp32
+  float* scores;     // (kTileRows, kKeyBlock); probabilities, in the same type as the queries, take their place
   float* newPeak;    // (kTileRows)
   float* decay;      // (kTileRows) factor on what earlier key blocks gave
   float* sums;       // (kTileRows, 16 lanes)

@@ -1,5 +1,7 @@
 #include "attention.h"
 
+#include "kernels.h"
+
 namespace nvlm::NVLM_PATH {
 namespace {
 
@@ -12,18 +14,29 @@ constexpr int kRegisterRows = 3, kRegisterColumns = 2;
 constexpr int kRegisterRows = 2, kRegisterColumns = 1;
 #endif
 
-// acc + a * b over one 4-byte step: one fp32 product or two bf16 ones.
+// How the left operand of a product, queries or probabilities, is held in rows of fp32: as it is, or widened from the bf16 it is
+// rounded to, or as pairs of bf16 where there are instructions for their dot products.
 template <bool kBf16>
-NVLM_INLINE F32x16 multiplyAdd(F32x16 acc, I32x16 a, I32x16 b) {
-  if constexpr (kBf16) {
-    return dotBf16(acc, a, b);
+constexpr bool kPairs = kBf16 && !kWideLinear;
+
+// acc += a * b over one 4-byte step of b: one fp32 product or two bf16 ones. `a` is the step's first value.
+template <bool kBf16>
+NVLM_INLINE void multiplyAdd(F32x16& acc, const float* a, I32x16 b) {
+  if constexpr (kPairs<kBf16>) {
+    acc = dotBf16(acc, broadcastBytes(a), b);
+  } else if constexpr (kBf16) {
+    accumulate(acc, evenBf16(b), splat(a[0]));
+    accumulate(acc, oddBf16(b), splat(a[1]));
   } else {
-    F32x16 x, y;
-    std::memcpy(&x, &a, sizeof x);
-    std::memcpy(&y, &b, sizeof y);
-    return fma(x, y, acc);
+    F32x16 value;
+    std::memcpy(&value, &b, sizeof value);
+    accumulate(acc, value, splat(a[0]));
   }
 }
+
+// Floats of the left operand that one step takes.
+template <bool kBf16>
+constexpr int kStepFloats = kBf16 && !kPairs<kBf16> ? 2 : 1;
 
 // One block of keys and values, as pointers to its 16-token groups.
 struct KeyBlock {
@@ -71,7 +84,7 @@ class KeyBlocks {
 // scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys. Fetches ahead the
 // lines of `nextKeys` as it goes, where not null.
 template <bool kBf16, int kRows, int kColumns>
-void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* const* keys,
+void scoreRegisters(const float* queries, int64_t queryStride, const uint8_t* const* keys,
                     const uint8_t* const* nextKeys, int steps, float* scores) {
   F32x16 acc[kRows][kColumns];
   for (int r = 0; r < kRows; ++r) {
@@ -84,8 +97,8 @@ void scoreRegisters(const uint8_t* queries, int64_t queryStride, const uint8_t* 
       for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextKeys[c] + s * 64, 0, 2);
     }
     for (int r = 0; r < kRows; ++r) {
-      const I32x16 query = broadcastBytes(queries + r * queryStride + s * 4);
-      for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], query, key[c]);
+      const float* query = queries + r * queryStride + s * kStepFloats<kBf16>;
+      for (int c = 0; c < kColumns; ++c) multiplyAdd<kBf16>(acc[r][c], query, key[c]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -107,7 +120,7 @@ void valueRegisters(const float* probabilities, const KeyBlock& block, const Key
   for (int g = 0; g < block.groups; ++g) {
     const uint8_t* values = block.values[g] + column * 4;
     const uint8_t* nextValues = next && g < next->groups ? next->values[g] + column * 4 : nullptr;
-    const float* weights = probabilities + g * kSteps;
+    const float* weights = probabilities + g * kSteps * kStepFloats<kBf16>;
     for (int s = 0; s < kSteps; ++s) {
       I32x16 value[kColumns];
       for (int c = 0; c < kColumns; ++c) value[c] = loadInt(values + s * valueStep + c * 64);
@@ -115,8 +128,8 @@ void valueRegisters(const float* probabilities, const KeyBlock& block, const Key
         for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextValues + s * valueStep + c * 64, 0, 2);
       }
       for (int r = 0; r < kRows; ++r) {
-        const I32x16 weight = broadcastBytes(weights + r * kKeyBlock + s);
-        for (int c = 0; c < kColumns; ++c) acc[r][c] = multiplyAdd<kBf16>(acc[r][c], weight, value[c]);
+        const float* weight = weights + r * kKeyBlock + s * kStepFloats<kBf16>;
+        for (int c = 0; c < kColumns; ++c) multiplyAdd<kBf16>(acc[r][c], weight, value[c]);
       }
     }
   }
@@ -184,10 +197,10 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const TileScr
     for (int c = 0; c < columns; ++c) {
       const F32x16 probability = exp2(load(row + c * kLanes) - shift);
       sum = sum + probability;
-      if constexpr (kBf16) {
+      if constexpr (kPairs<kBf16>) {
         storeBf16(reinterpret_cast<uint16_t*>(row) + c * kLanes, probability);
       } else {
-        store(row + c * kLanes, probability);
+        store(row + c * kLanes, kBf16 ? roundToBf16(probability) : probability);
       }
     }
     store(scratch.sums + r * kLanes, sum);
@@ -208,7 +221,8 @@ template <bool kBf16>
 void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable,
             int keyBegin, int keyEnd, const TileScratch& scratch, const Partial& result) {
   const int padded = static_cast<int>(layout.valueStep / 4);
-  const int64_t queryStride = padded * (kBf16 ? 2 : 4);
+  const float* const queries = reinterpret_cast<const float*>(scratch.queries);
+  const int64_t queryStride = kPairs<kBf16> ? padded / 2 : padded;
   for (int r = 0; r < kTileRows; ++r) result.peak[r] = scratch.newPeak[r] = kLowestPeak;
   std::memset(scratch.sums, 0, tile.rows * kLanes * sizeof(float));
   std::memset(result.out, 0, static_cast<int64_t>(tile.rows) * padded * sizeof(float));
@@ -228,7 +242,7 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
     const int firstRow = tile.firstRow(begin, group);
     cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
       scoreRegisters<kBf16, kRows, kColumns>(
-          scratch.queries + row * queryStride, queryStride, block.keys + column,
+          queries + row * queryStride, queryStride, block.keys + column,
           row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps,
           scratch.scores + row * kKeyBlock + column * kLanes);
     });
@@ -255,10 +269,10 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
     for (int d = 0; d < headSize; d += kLanes) {
       const int n = headSize - d < kLanes ? headSize - d : kLanes;
       const F32x16 value = loadPartial(from + d, n) * factor;
-      if (type == CacheType::kBf16) {
+      if (type == CacheType::kBf16 && kPairs<true>) {
         storeBf16(reinterpret_cast<uint16_t*>(scratch.queries) + r * padded + d, value);
       } else {
-        store(reinterpret_cast<float*>(scratch.queries) + r * padded + d, value);
+        store(reinterpret_cast<float*>(scratch.queries) + r * padded + d, type == CacheType::kBf16 ? roundToBf16(value) : value);
       }
     }
   }

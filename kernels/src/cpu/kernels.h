@@ -6,6 +6,13 @@
 
 namespace nvlm::NVLM_PATH {
 
+// Whether bf16 is widened to fp32 for arithmetic, as in linear_wide.h: without an instruction for its dot products.
+#if defined(__AVX512F__)
+constexpr bool kWideLinear = false;
+#else
+constexpr bool kWideLinear = true;
+#endif
+
 void rmsNorm(const RmsNormArgs&, const Lane&);                // norm.cc
 void layerNorm(const LayerNormArgs&, const Lane&);            // norm.cc
 void queryKeyNorm(const QueryKeyNormArgs&, const Lane&);      // norm.cc

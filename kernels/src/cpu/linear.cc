@@ -6,6 +6,12 @@
 #if defined(NVLM_AMX)
 #include "linear_amx.h"
 #endif
+#if !defined(__AVX512F__)
+#include "linear_wide.h"
+#endif
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#include "linear_short.h"
+#endif
 
 namespace nvlm::NVLM_PATH {
 
@@ -74,6 +80,7 @@ void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row)
   }
 }
 
+#if defined(__AVX512F__)
 void prepareBf16Row(const PackedLinear& weight, const float* x, uint8_t* row) {
   uint16_t* out = reinterpret_cast<uint16_t*>(row);
   const int64_t padded = (weight.k + 31) / 32 * 32;
@@ -84,14 +91,51 @@ void prepareBf16Row(const PackedLinear& weight, const float* x, uint8_t* row) {
     storeBf16(out + i, left > 0 ? loadPartial(x + i, static_cast<int>(left)) : zero());
   }
 }
+#endif
 
-void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, uint8_t* prepared) {
+// Where the layouts of a step's prepared activations begin.
+struct Prepared {
+  uint8_t* base;
+  int64_t integerStride;  // between int rows, and between bf16 rows
+  uint8_t* bf16;
+  uint8_t* float32;
+
+  Prepared(const PackedLinear& weight, int64_t rows, uint8_t* memory) : base(memory) {
+    if constexpr (kWideLinear) {
+      integerStride = weight.integerRowBytes;
+      bf16 = memory + rows * weight.integerRowBytes;
+      float32 = bf16 + (weight.bfloat16 ? rows * ((weight.k + 31) / 32 * 128) : 0);
+    } else {
+      integerStride = weight.preparedRowBytes;
+      bf16 = memory + weight.integerRowBytes;
+      float32 = nullptr;
+    }
+  }
+};
+
+// Rows that are prepared together.
+#if defined(__AVX512F__)
+constexpr int64_t kPreparedTogether = 1;
+#else
+constexpr int64_t kPreparedTogether = kWideRows;
+#endif
+
+// Rows [begin, end), whole groups of those that are prepared together but for the last.
+void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepared& prepared) {
   const PackedLinear& weight = *args.weight;
   for (int64_t r = begin; r < end; ++r) {
-    uint8_t* row = prepared + r * weight.preparedRowBytes;
-    if (weight.integer) prepareIntegerRow(weight, args.x + r * weight.k, row);
-    if (weight.bfloat16) prepareBf16Row(weight, args.x + r * weight.k, row + weight.bf16Offset);
+    if (weight.integer) prepareIntegerRow(weight, args.x + r * weight.k, prepared.base + r * prepared.integerStride);
+#if defined(__AVX512F__)
+    if (weight.bfloat16) prepareBf16Row(weight, args.x + r * weight.k, prepared.bf16 + r * prepared.integerStride);
+#endif
   }
+#if !defined(__AVX512F__)
+  const auto wide = [&](bool rounded, uint8_t* out) {
+    prepareWideRows(args.x, weight.k, args.rows, begin, end, rounded, reinterpret_cast<float*>(out));
+  };
+  if (weight.bfloat16) wide(true, prepared.bf16);
+  if (weight.float32) wide(false, prepared.float32);
+#endif
 }
 
 // A kU4 panel as kU8: codes one to a byte, scales copied.
@@ -136,6 +180,25 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     LinearTile<kRows> tile;
     const PreparedRows from = rows.from(row);
     const int64_t ahead = streamed && row == 0 ? kPrefetchBytes : 0;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if (segment.kind == PackedKind::kU4) {
+      if (nibbles) {
+        shortTile<kRows, true, Codes::kNibbles, 1>(tile, segment, panel, recordBytes, ahead, from);
+      } else {
+        shortTile<kRows, false, Codes::kNibbles, 1>(tile, segment, panel, recordBytes, ahead, from);
+      }
+    } else if (segment.zero == 128) {
+      if (segment.subs == 1) {
+        shortTile<kRows, false, Codes::kSigned, 1>(tile, segment, panel, recordBytes, ahead, from);
+      } else {
+        shortTile<kRows, false, Codes::kSigned, 2>(tile, segment, panel, recordBytes, ahead, from);
+      }
+    } else if (segment.subs == 1) {
+      shortTile<kRows, false, Codes::kSmall, 1>(tile, segment, panel, recordBytes, ahead, from);
+    } else {
+      shortTile<kRows, false, Codes::kSmall, 2>(tile, segment, panel, recordBytes, ahead, from);
+    }
+#else
     if (nibbles) {
       integerTile<kRows, true, 1>(tile, segment, panel, recordBytes, ahead, from);
     } else if (segment.subs == 1) {
@@ -143,10 +206,12 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     } else {
       integerTile<kRows, false, 2>(tile, segment, panel, recordBytes, ahead, from);
     }
+#endif
     finishTile<kRows>(output, row, tile);
   });
 }
 
+#if defined(__AVX512F__)
 void bf16Pair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,
               const PairOutput& output, [[maybe_unused]] uint8_t* scratch, [[maybe_unused]] Tiles& tiles) {
 #if defined(NVLM_AMX)
@@ -170,60 +235,81 @@ void floatPair(const PackedSegment& segment, const uint8_t* panel, const float* 
     finishTile<kRows>(output, row, tile);
   });
 }
+#endif
+
+PairOutput outputOf(const LinearArgs& args, const PackedSegment& segment, int64_t pair) {
+  const PackedLinear& weight = *args.weight;
+  const int64_t width = weight.siluMul ? 16 : kPairChannels;
+  const int64_t column = segment.outOffset + pair * width;
+  const int64_t left = segment.outputs - pair * width;
+  return {segment.bias ? segment.bias + pair * kPairChannels : nullptr,
+          segment.scale ? segment.scale + pair * kPairChannels : nullptr,
+          args.residual ? args.residual + column : nullptr,
+          args.out + column,
+          weight.n,
+          static_cast<int>(left < width ? left : width),
+          weight.siluMul,
+          weight.gelu};
+}
+
+Division divisionOf([[maybe_unused]] const PackedSegment& segment, [[maybe_unused]] int64_t rows) {
+#if !defined(__AVX512F__)
+  if (segment.kind == PackedKind::kBf16 || segment.kind == PackedKind::kF32) return wideDivision(segment.pairs, rows);
+#endif
+  return {segment.pairs, 1};
+}
 
 }  // namespace
 
 void linear(const LinearArgs& args, const Lane& lane) {
   const PackedLinear& weight = *args.weight;
   if (args.rows == 0) return;
-  const uint8_t* prepared = args.shared;
-  if (weight.integer || weight.bfloat16) {
+  uint8_t* memory = args.rows <= kOwnRows ? lane.scratch + weight.panelScratchBytes + kTileScratchBytes : args.shared;
+  const Prepared prepared(weight, args.rows, memory);
+  if (weight.preparedRowBytes > 0) {
     if (args.rows <= kOwnRows || lane.count == 1) {
-      uint8_t* own = args.rows <= kOwnRows
-                         ? lane.scratch + weight.panelScratchBytes + kTileScratchBytes
-                         : args.shared;
-      prepareRows(args, 0, args.rows, own);
-      prepared = own;
+      prepareRows(args, 0, args.rows, prepared);
     } else {
       int64_t begin, end;
-      lane.share(args.rows, &begin, &end);
-      prepareRows(args, begin, end, args.shared);
+      lane.share((args.rows + kPreparedTogether - 1) / kPreparedTogether, &begin, &end);
+      end *= kPreparedTogether;
+      prepareRows(args, begin * kPreparedTogether, end < args.rows ? end : args.rows, prepared);
       lane.sync();
     }
   }
   Tiles tiles;
-  lane.divide(linearPairs(weight), [&](int64_t pair) {
+  int64_t items = 0;
+  for (int s = 0; s < weight.segmentCount; ++s) items += divisionOf(weight.segments[s], args.rows).items();
+  lane.divide(items, [&](int64_t item) {
     int s = 0;
-    for (; pair >= weight.segments[s].pairs; ++s) pair -= weight.segments[s].pairs;
+    Division division = divisionOf(weight.segments[0], args.rows);
+    for (; item >= division.items(); division = divisionOf(weight.segments[++s], args.rows)) item -= division.items();
     const PackedSegment& segment = weight.segments[s];
-    PreparedRows rows{prepared, weight.preparedRowBytes, (weight.k + kGroup - 1) / kGroup * 32, 0, 0};
-    if (segment.kind == PackedKind::kBf16) {
-      rows.base += weight.bf16Offset;
-    } else {
+    if (segment.kind == PackedKind::kU8 || segment.kind == PackedKind::kU4) {
+      PreparedRows rows{prepared.base, prepared.integerStride, (weight.k + kGroup - 1) / kGroup * 32, 0, 0};
       rows.offsets = segmentMetaOffset(weight, s, &rows.starts);
+      integerPair(segment, segment.data + item * segment.records * segment.recordBytes, rows, args.rows, weight.panelScratchBytes,
+                  outputOf(args, segment, item), lane, tiles);
+      return;
     }
-    const int64_t width = weight.siluMul ? 16 : kPairChannels;
-    const uint8_t* panel = segment.data + pair * segment.records * segment.recordBytes;
-    const int64_t column = segment.outOffset + pair * width;
-    const int64_t left = segment.outputs - pair * width;
-    const PairOutput output{segment.bias ? segment.bias + pair * kPairChannels : nullptr,
-                            segment.scale ? segment.scale + pair * kPairChannels : nullptr,
-                            args.residual ? args.residual + column : nullptr,
-                            args.out + column,
-                            weight.n,
-                            static_cast<int>(left < width ? left : width),
-                            weight.siluMul,
-                            weight.gelu};
-    switch (segment.kind) {
-      case PackedKind::kF32:
-        floatPair(segment, panel, args.x, weight.k, args.rows, output);
-        break;
-      case PackedKind::kBf16:
-        bf16Pair(segment, panel, rows, args.rows, output, lane.scratch + weight.panelScratchBytes, tiles);
-        break;
-      default:
-        integerPair(segment, panel, rows, args.rows, weight.panelScratchBytes, output, lane, tiles);
+#if defined(__AVX512F__)
+    const uint8_t* panel = segment.data + item * segment.records * segment.recordBytes;
+    if (segment.kind == PackedKind::kF32) {
+      floatPair(segment, panel, args.x, weight.k, args.rows, outputOf(args, segment, item));
+    } else {
+      bf16Pair(segment, panel, {prepared.bf16, prepared.integerStride, 0, 0, 0}, args.rows, outputOf(args, segment, item),
+               lane.scratch + weight.panelScratchBytes, tiles);
     }
+#else
+    const bool isBf16 = segment.kind == PackedKind::kBf16;
+    const WideRows rows{reinterpret_cast<const float*>(isBf16 ? prepared.bf16 : prepared.float32), (weight.k + 31) / 32 * 32, args.rows};
+    const auto output = [&](int64_t pair) { return outputOf(args, segment, pair); };
+    if (isBf16) {
+      wideItem<true>(segment, division, item, rows, lane.scratch + weight.panelScratchBytes, output);
+    } else {
+      wideItem<false>(segment, division, item, rows, lane.scratch + weight.panelScratchBytes, output);
+    }
+#endif
   });
 }
 

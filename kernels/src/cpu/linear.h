@@ -50,7 +50,8 @@ struct PackedSegment {
 //   bf16 rows:  padded K bf16
 //   int rows:   records * 32 int8, then da [records], then for each segment: -zero * sum(a) int32 [records * subs] and
 //               da * sum(a) fp32 [records * subs]
-// fp32 weights read the activations as they are.
+// fp32 weights read the activations as they are. Paths without dot products of bf16 have, in place of bf16 rows, the tiles of
+// linear_wide.h, for fp32 weights too: after all int rows those of bf16 weights, then those of fp32 weights.
 struct PackedLinear {
   int64_t n;  // columns of out
   int64_t k;
@@ -58,16 +59,17 @@ struct PackedLinear {
   bool gelu;
   bool integer;                // some segment is kU8 or kU4
   bool bfloat16;               // some segment is kBf16
+  bool float32;                // some segment is kF32
   int segmentCount;
   PackedSegment* segments;
-  int64_t preparedRowBytes;    // both layouts one after the other, int rows first
-  int64_t bf16Offset;          // of the bf16 layout within a prepared row
+  int64_t preparedRowBytes;    // all layouts together
+  int64_t integerRowBytes;     // of the int layout, which comes first
   int64_t panelScratchBytes;   // one unpacked kU4 pair, as kU8
 };
 
 // Rows that every thread prepares for itself rather than meet at a barrier; a step of so few waits for memory, not arithmetic.
 constexpr int64_t kOwnRows = 4;
-constexpr int64_t kTileScratchBytes = 32 << 10;  // accumulators of the AMX path
+constexpr int64_t kTileScratchBytes = 96 << 10;  // sums of the AMX and the wide kernels
 
 // Scratch a lane needs, and shared scratch for at most `rows` rows.
 inline size_t linearLaneBytes(const PackedLinear& w) {

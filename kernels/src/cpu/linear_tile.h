@@ -37,6 +37,13 @@ struct PreparedRows {
   }
 };
 
+// How a segment is handed out: groups of pairs, times blocks of rows where they are so many that their activations would not stay
+// in a cache.
+struct Division {
+  int64_t groups, rowBlocks;
+  NVLM_INLINE int64_t items() const { return groups * rowBlocks; }
+};
+
 template <int kRows>
 struct LinearTile {
   F32x16 sum[kRows][2];

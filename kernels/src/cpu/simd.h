@@ -48,7 +48,8 @@ struct I32x16 {
 
 NVLM_INLINE F32x16 splat(float value) {
   F32x16 r;
-  for (int i = 0; i < kParts; ++i) r.part[i] = FloatPart{} + value;
+  // x - 0 is x, also for -0, and the compiler knows it: a broadcast alone is left.
+  for (int i = 0; i < kParts; ++i) r.part[i] = value - FloatPart{};
   return r;
 }
 NVLM_INLINE I32x16 splatInt(int32_t value) {
@@ -149,6 +150,20 @@ NVLM_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
   return r;
 }
 
+// sum += w * x. Assembly keeps the sums where they are: the compiler moves one of twelve through memory at every step, which makes
+// its chain a third longer than the multiply-adds take.
+NVLM_INLINE void accumulate(F32x16& sum, F32x16 w, F32x16 x) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  for (int i = 0; i < kParts; ++i) {
+    FloatPart part = sum.part[i];
+    asm("vfmadd231ps %2, %1, %0" : "+x"(part) : "x"(x.part[i]), "x"(w.part[i]));
+    sum.part[i] = part;
+  }
+#else
+  sum = fma(w, x, sum);
+#endif
+}
+
 // a > b ? a : b, lane by lane; b where either is NaN, as the instruction does.
 NVLM_INLINE F32x16 max(F32x16 a, F32x16 b) {
   F32x16 r;
@@ -217,6 +232,12 @@ NVLM_INLINE void storeInt8(int8_t* p, I32x16 v) {
 #if defined(__AVX512F__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v.part[0])));
+#elif defined(__AVX2__)
+  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
+  const __m256i words = _mm256_permute4x64_epi64(
+      _mm256_packs_epi32(reinterpret_cast<__m256i>(v.part[0]), reinterpret_cast<__m256i>(v.part[1])), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 #else
   alignas(64) int32_t lanes[kLanes];
   storeInt(lanes, v);
@@ -301,14 +322,6 @@ NVLM_INLINE float bf16ToFloat(uint16_t bits) {
   std::memcpy(&value, &wide, 4);
   return value;
 }
-// Round to nearest even; NaN stays NaN.
-NVLM_INLINE uint16_t floatToBf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 NVLM_INLINE F32x16 loadBf16(const uint16_t* p) {
   F32x16 r;
 #if defined(__AVX512F__)
@@ -326,16 +339,48 @@ NVLM_INLINE F32x16 loadBf16(const uint16_t* p) {
 #endif
   return r;
 }
+// Each lane rounded to the nearest bf16, ties to even; NaN stays NaN.
+NVLM_INLINE F32x16 roundToBf16(F32x16 v) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) {
+    const IntPart bits = reinterpret_cast<IntPart>(v.part[i]);
+    const IntPart rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    const IntPart isNan = (bits & 0x7fffffff) > 0x7f800000;
+    r.part[i] = reinterpret_cast<FloatPart>(((isNan & (bits | 0x400000)) | (~isNan & rounded)) & static_cast<int32_t>(0xffff0000));
+  }
+  return r;
+}
 // Round to nearest even; NaN stays NaN. With the bf16 instructions denormals become zero.
 NVLM_INLINE void storeBf16(uint16_t* p, F32x16 v) {
 #if defined(__AVX512BF16__)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v.part[0])));
 #else
-  alignas(64) float lanes[kLanes];
-  store(lanes, v);
-  for (int i = 0; i < kLanes; ++i) p[i] = floatToBf16(lanes[i]);
+  const F32x16 rounded = roundToBf16(v);
+#if defined(__AVX2__)
+  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
+  const __m256i low = _mm256_srli_epi32(reinterpret_cast<__m256i>(rounded.part[0]), 16);
+  const __m256i high = _mm256_srli_epi32(reinterpret_cast<__m256i>(rounded.part[1]), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+#else
+  alignas(64) uint32_t lanes[kLanes];
+  std::memcpy(lanes, &rounded, sizeof lanes);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint16_t>(lanes[i] >> 16);
 #endif
+#endif
+}
+
+// The first and the second of each pair of bf16, exact.
+NVLM_INLINE F32x16 evenBf16(I32x16 pairs) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) r.part[i] = reinterpret_cast<FloatPart>(pairs.part[i] << 16);
+  return r;
+}
+NVLM_INLINE F32x16 oddBf16(I32x16 pairs) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) r.part[i] = reinterpret_cast<FloatPart>(pairs.part[i] & static_cast<int32_t>(0xffff0000));
+  return r;
 }
 
 // IEEE half precision, exact.
@@ -385,14 +430,7 @@ NVLM_INLINE F32x16 dotBf16(F32x16 acc, I32x16 a, I32x16 b) {
                                  reinterpret_cast<__m512bh>(b.part[0]));
   return acc;
 #else
-  F32x16 aEven, aOdd, bEven, bOdd;
-  for (int i = 0; i < kParts; ++i) {
-    aEven.part[i] = reinterpret_cast<FloatPart>(a.part[i] << 16);
-    bEven.part[i] = reinterpret_cast<FloatPart>(b.part[i] << 16);
-    aOdd.part[i] = reinterpret_cast<FloatPart>(a.part[i] & static_cast<int32_t>(0xffff0000));
-    bOdd.part[i] = reinterpret_cast<FloatPart>(b.part[i] & static_cast<int32_t>(0xffff0000));
-  }
-  return fma(aOdd, bOdd, fma(aEven, bEven, acc));
+  return fma(oddBf16(a), oddBf16(b), fma(evenBf16(a), evenBf16(b), acc));
 #endif
 }
 

@@ -13,6 +13,7 @@ const KernelTable kTable = {
     .layerNorm = layerNorm,
     .queryKeyNorm = queryKeyNorm,
     .linear = linear,
+    .wideLinear = kWideLinear,
     .ropeAndCache = ropeAndCache,
     .attention = attention,
     .attentionScratchBytes = attentionScratchBytes,
