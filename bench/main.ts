@@ -1,4 +1,4 @@
-/** `npm run bench -- study | model | serve | kernels | operator`: measures, prints a table, keeps Markdown, JSON and SVG. */
+/** `npm run bench -- study | model | serve | kernels | width | operator`: measures, prints a table, keeps Markdown, JSON and SVG. */
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { ParseArgsConfig } from 'node:util';
@@ -9,13 +9,16 @@ import { loadModel } from '#engine/start.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { kernelsBench } from './kernels.ts';
 import { describeMachine } from './machine.ts';
-import { modelBench, worksNamed } from './model.ts';
+import { modelBench, modelWorks } from './model.ts';
 import { operatorBench } from './operator.ts';
 import { installLlamaCpp, requantise, startLlamaServer, timeQuestions } from './peers/llama-cpp.ts';
+import { installPyTorch } from './peers/pytorch.ts';
 import type { BenchResult } from './result.ts';
 import { printResult, writeResult } from './result.ts';
 import { serveBench } from './serve-command.ts';
 import { study } from './study.ts';
+import { widthBench, widthWorks } from './width.ts';
+import { chooseWorks, type Named } from './works.ts';
 
 const help = `npm run bench -- COMMAND [options]
 
@@ -23,6 +26,7 @@ const help = `npm run bench -- COMMAND [options]
   model      prefill and decode speed of the model alone
   serve      open-loop load over HTTP and WebSocket
   kernels    GB/s and TFLOP/s per op and instruction set, as a share of this machine's peak
+  width      layers at NVLM-D-72B's widths with random weights, against PyTorch
   operator   many NVLMDeployments on a real control plane (root and Go): reconcile time, calls, memory
 
   --model REF         model to run (default: the demo's)
@@ -38,8 +42,8 @@ const help = `npm run bench -- COMMAND [options]
   --url URL           serve: a server that runs already, instead of starting one
   --slo-ttft MS       serve: first-token objective (default 2000)
   --slo-tpot MS       serve: per-token objective (default 100)
-  --work TEXT         model: only works whose name contains this, such as "prefill 512" (may be repeated)
-  --isa NAME          kernels: only this path
+  --work TEXT         model, width: only works whose name contains this, such as "prefill 512" (may be repeated)
+  --isa NAME          kernels: only this path; width: this path (default: the fastest)
   --deployments N     operator: NVLMDeployments (default 1000)
   --pods N            operator: pods of all of them (default 5000)
   --steady SECONDS    operator: time without changes (default 120)
@@ -92,7 +96,7 @@ const command = positionals[0];
 if (
   values.help ||
   command === undefined ||
-  !['study', 'model', 'serve', 'kernels', 'operator'].includes(command)
+  !['study', 'model', 'serve', 'kernels', 'width', 'operator'].includes(command)
 ) {
   console.log(help);
   process.exit(values.help ? 0 : 2);
@@ -116,15 +120,16 @@ const count = (name: string, text: string): number => {
   }
   return value;
 };
-const works = (() => {
+/** The works asked for; a text that names none ends the process with exit code 2. */
+function works<T extends Named>(all: readonly T[]): readonly T[] {
   try {
-    return worksNamed(values.work);
+    return chooseWorks(all, values.work);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     console.error(error.message);
     process.exit(2);
   }
-})();
+}
 const threads = count('threads', values.threads);
 const rounds = count('rounds', values.rounds);
 const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
@@ -175,6 +180,18 @@ async function run(): Promise<BenchResult> {
     return step('Kernels', (progress) =>
       kernelsBench({ isa: values.isa, threads, rounds }, progress),
     );
+  if (command === 'width') {
+    const chosen = works(widthWorks);
+    const python = await step('Install PyTorch (once)', (progress) =>
+      installPyTorch(cacheDirectory, progress),
+    );
+    return step('Layers at full width', (progress) =>
+      widthBench(
+        { works: chosen, rounds, threads, isa: values.isa, python, cacheDirectory },
+        progress,
+      ),
+    );
+  }
   if (command === 'operator')
     return step('Operator', (progress) =>
       operatorBench(
@@ -226,7 +243,7 @@ async function run(): Promise<BenchResult> {
   try {
     if (command === 'model')
       return await step('Model', (progress) =>
-        modelBench(model, { works, rounds, threads, peers: variants }, progress),
+        modelBench(model, { works: works(modelWorks), rounds, threads, peers: variants }, progress),
       );
     const servers = await Promise.all(
       variants.map(async ({ name, peer, gguf }) => ({

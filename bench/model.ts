@@ -6,7 +6,7 @@ import { llamaBatchedBench, llamaBench } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
 import { figure, figureWithSpread, median, spread } from './statistics.ts';
 
-const works = [
+export const modelWorks = [
   { name: 'prefill 512', prompt: 512, generate: 0, depth: 0, sequences: 1 },
   { name: 'prefill 2048', prompt: 2048, generate: 0, depth: 0, sequences: 1 },
   { name: 'decode, batch 1', prompt: 0, generate: 128, depth: 0, sequences: 1 },
@@ -15,19 +15,7 @@ const works = [
   { name: 'decode, 16 sequences', prompt: 128, generate: 128, depth: 0, sequences: 16 },
   { name: 'decode, 32 sequences', prompt: 128, generate: 128, depth: 0, sequences: 32 },
 ] as const;
-type Work = (typeof works)[number];
-
-/** The works whose name contains one of the texts; all without any. Throws RangeError when a text names none. */
-export function worksNamed(texts: readonly string[]): readonly Work[] {
-  for (const text of texts)
-    if (!works.some(({ name }) => name.includes(text)))
-      throw new RangeError(
-        `--work ${text}: expected part of one of: ${works.map(({ name }) => name).join('; ')}.`,
-      );
-  return works.filter(
-    ({ name }) => texts.length === 0 || texts.some((text) => name.includes(text)),
-  );
-}
+export type ModelWork = (typeof modelWorks)[number];
 
 export interface PeerVariant {
   readonly name: string;
@@ -41,7 +29,7 @@ const promptOf = (length: number, salt: number) =>
 /** tokens/s, as llama-bench counts them: prompt tokens for prefill; for decode the tokens after the first. */
 async function ours(
   model: LoadedModel,
-  work: Work,
+  work: ModelWork,
   round: number,
   threads: number,
 ): Promise<number> {
@@ -68,7 +56,7 @@ async function ours(
   return (work.sequences * 1000) / figures.timePerOutputTokenMs;
 }
 
-const theirs = (variant: PeerVariant, work: Work, threads: number): Promise<number> =>
+const theirs = (variant: PeerVariant, work: ModelWork, threads: number): Promise<number> =>
   work.sequences === 1
     ? llamaBench(variant.peer, variant.gguf, work, threads)
     : llamaBatchedBench(variant.peer, variant.gguf, work.sequences, threads);
@@ -76,7 +64,7 @@ const theirs = (variant: PeerVariant, work: Work, threads: number): Promise<numb
 export async function modelBench(
   model: LoadedModel,
   options: {
-    readonly works: readonly Work[];
+    readonly works: readonly ModelWork[];
     readonly rounds: number;
     readonly threads: number;
     readonly peers: readonly PeerVariant[];
