@@ -1,5 +1,6 @@
 /** What the operator tells of its present state at /metrics, read when it is scraped. */
 import type { Watched } from './controllers.ts';
+import type { ConcurrencyLimit } from './kube/concurrency-limit.ts';
 import type { OptionalKinds } from './kube/discovery.ts';
 import type { WorkQueue } from './kube/queue.ts';
 import type { ServerTime } from './kube/server-time.ts';
@@ -9,6 +10,7 @@ import type { DepthBook } from './scaling/depth.ts';
 export interface GaugeSources {
   readonly isLeader: () => boolean;
   readonly serverTime: Pick<ServerTime, 'offsetMs'>;
+  readonly pace: Pick<ConcurrencyLimit, 'limit'>;
   readonly queue: Pick<WorkQueue, 'depth' | 'oldestAgeMs'>;
   readonly watched: Pick<Watched, 'deployments' | 'reflectors'>;
   readonly optionalKinds: Pick<OptionalKinds, 'reflectors'>;
@@ -17,7 +19,7 @@ export interface GaugeSources {
 
 export function registerGauges(
   metrics: OperatorMetrics,
-  { isLeader, serverTime, queue, watched, optionalKinds, depths }: GaugeSources,
+  { isLeader, serverTime, pace, queue, watched, optionalKinds, depths }: GaugeSources,
 ): void {
   metrics.gauge('nvlm_operator_is_leader', '1 on the replica that writes', [], () => [
     [{}, isLeader() ? 1 : 0],
@@ -29,6 +31,12 @@ export function registerGauges(
     () => [[{}, serverTime.offsetMs / 1000]],
   );
   metrics.gauge('nvlm_operator_queue_depth', 'Keys that wait', [], () => [[{}, queue.depth]]);
+  metrics.gauge(
+    'nvlm_operator_workers',
+    'NVLMDeployments that may be worked on at once now',
+    [],
+    () => [[{}, pace.limit]],
+  );
   metrics.gauge(
     'nvlm_operator_queue_oldest_seconds',
     'Age of the key that waits longest',

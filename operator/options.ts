@@ -32,7 +32,11 @@ export const OPERATOR_OPTIONS = {
   ),
   'leader-election': required(onOff, 'on', 'One writer among several operators'),
   'lease-duration': required(duration, '15s', 'How long a leader that fell silent is waited for'),
-  workers: required(integer(1, 64), '4', 'NVLMDeployments that are worked on at once'),
+  workers: required(
+    integer(1, 64),
+    '8',
+    'NVLMDeployments that are worked on at once, at most: fewer while the API server is slow',
+  ),
   'scrape-period': required(duration, '2s', 'How often engines are asked for their queue'),
   'scrape-timeout': required(duration, '1s', 'How long one engine may take to answer'),
   'describe-timeout': required(

@@ -5,9 +5,10 @@ import { OperatorMetrics } from '#operator/metrics.ts';
 /** What each metric is good for; a test fails where one is missing or left over. */
 const uses: Readonly<Record<string, string>> = {
   nvlm_operator_reconcile_seconds:
-    'p99 above a second for long: the API server is slow, or there are more NVLMDeployments than `--workers` can hold up. `outcome="error"` that grows: read the logs, the error names the object.',
+    'p99 above a second for long: the API server is slow, or there are more NVLMDeployments than it can hold up. `outcome="error"` that grows: read the logs, the error names the object.',
   nvlm_operator_queue_retries_total: 'Grows steadily: some NVLMDeployment fails again and again.',
-  nvlm_operator_queue_wait_seconds: 'Long waits with short reconciles: raise `--workers`.',
+  nvlm_operator_queue_wait_seconds:
+    'Long waits with short reconciles, and `nvlm_operator_workers` at its most: raise `--workers`.',
   nvlm_operator_api_call_seconds:
     'By verb and HTTP status, or the code of docs/errors.md where there was none. 403: a right is missing, see [operator-security.md](operator-security.md). 409 now and then is normal. In a steady state only `get` and `update` of the Lease and the metrics API’s own objects go on.',
   nvlm_operator_watch_restarts_total:
@@ -18,6 +19,8 @@ const uses: Readonly<Record<string, string>> = {
   nvlm_operator_clock_offset_seconds:
     'More than a few seconds: the node’s clock is off. The operator counts by the API server’s, so that nothing breaks; TLS may one day.',
   nvlm_operator_queue_depth: 'Stays above 0: the operator is behind.',
+  nvlm_operator_workers:
+    '1 for long while keys wait: the API server is slow for what is asked of it. At `--workers`: it has room for more.',
   nvlm_operator_queue_oldest_seconds: 'How far behind.',
   nvlm_operator_last_event_age_seconds:
     'Bookmarks come about every minute; above 150 the watch is given up and opened again.',
@@ -39,6 +42,7 @@ async function describeMetrics(): Promise<readonly (Described & { readonly type:
   registerGauges(metrics, {
     isLeader: () => false,
     serverTime: { offsetMs: 0 },
+    pace: { limit: 1 },
     queue: { depth: 0, oldestAgeMs: 0 },
     watched: { deployments: { list: () => [] } as never, reflectors: [] },
     optionalKinds: { reflectors: [] },

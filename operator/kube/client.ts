@@ -54,6 +54,15 @@ export interface KubeClient {
 /** Called after each call, for metrics; `code` is the HTTP status, or the KubeErrorCode where there was none. */
 export type CallObserver = (verb: string, code: string, seconds: number) => void;
 
+/** Of those, what changes objects. */
+export const WRITING_VERBS: ReadonlySet<string> = new Set([
+  'create',
+  'apply',
+  'update',
+  'patch',
+  'delete',
+]);
+
 const defaultTimeoutMs = 30_000;
 
 /** A client of the kubeconfig's current context: a file, KUBECONFIG, or the service account of the pod. `time` learns the API server's. */

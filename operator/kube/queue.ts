@@ -10,7 +10,7 @@ export type Priority = 'urgent' | 'background';
 export interface WorkQueueHooks {
   onAdd?(depth: number): void;
   /** `waitedSeconds` since the key was added. */
-  onStart?(key: string, waitedSeconds: number): void;
+  onStart?(key: string, waitedSeconds: number, active: number): void;
   onEnd?(key: string, seconds: number, error?: unknown): void;
   onRetry?(key: string, failures: number, delayMs: number): void;
 }
@@ -18,7 +18,8 @@ export interface WorkQueueHooks {
 export interface WorkQueueOptions {
   /** What to do with a key; the answer asks for another turn after so many milliseconds. */
   readonly work: (key: string, signal: AbortSignal) => Promise<number | undefined>;
-  readonly workers?: number;
+  /** Keys that are worked on at once; asked before each start. 4 when absent. */
+  readonly workers?: number | (() => number);
   readonly clock?: Clock;
   /** In [0, 1). */
   readonly random?: () => number;
@@ -90,14 +91,20 @@ export class WorkQueue {
     this.#delayed.set(key, { atMs, cancel });
   }
 
-  /** Works until `signal` aborts; resolves when the last worker has ended. */
+  /**
+   * Works until `signal` aborts; resolves when the last worker has ended. Keys that were cut off, or would have come later, wait for
+   * the next run.
+   */
   async run(signal: AbortSignal): Promise<void> {
     this.#signal = signal;
     this.#pump();
     if (!signal.aborted) {
       await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
     }
-    for (const { cancel } of this.#delayed.values()) cancel();
+    for (const [key, { cancel }] of this.#delayed) {
+      cancel();
+      this.add(key, 'background');
+    }
     this.#delayed.clear();
     await Promise.allSettled(this.#working.values());
     this.#signal = undefined;
@@ -105,7 +112,8 @@ export class WorkQueue {
 
   #pump(): void {
     const { workers = 4 } = this.#options;
-    while (this.#signal && !this.#signal.aborted && this.#working.size < workers) {
+    const most = typeof workers === 'number' ? () => workers : workers;
+    while (this.#signal && !this.#signal.aborted && this.#working.size < most()) {
       const lane = this.#waiting.urgent.size > 0 ? this.#waiting.urgent : this.#waiting.background;
       const next = lane.entries().next();
       if (next.done) return;
@@ -123,21 +131,23 @@ export class WorkQueue {
   async #work(key: string, addedAt: number, signal: AbortSignal): Promise<void> {
     const { work, hooks } = this.#options;
     const startedAt = this.#clock.now();
-    hooks?.onStart?.(key, (startedAt - addedAt) / 1000);
+    hooks?.onStart?.(key, (startedAt - addedAt) / 1000, this.#working.size);
     let failure: unknown;
+    let again: number | undefined;
     try {
-      const again = await work(key, signal);
+      again = await work(key, signal);
       this.#failures.delete(key);
       if (again !== undefined && !signal.aborted) this.addAfter(key, again);
     } catch (error) {
       failure = error;
       if (!signal.aborted) this.#retry(key);
     }
+    const isCut = signal.aborted && (failure !== undefined || again !== undefined);
     hooks?.onEnd?.(key, (this.#clock.now() - startedAt) / 1000, failure);
     this.#working.delete(key);
     const dirty = this.#dirty.get(key);
     this.#dirty.delete(key);
-    if (dirty !== undefined) this.add(key, dirty);
+    if (dirty !== undefined || isCut) this.add(key, dirty ?? 'background');
     this.#pump();
   }
 

@@ -10,6 +10,8 @@ import type { Observation } from './observe.ts';
 import type { PodProblem } from './pod.ts';
 import type { RolloutPlan } from './rollout.ts';
 
+const maxAtOnce = 16;
+
 const alphabet = 'bcdfghjklmnpqrstvwxz2456789';
 
 export function randomSuffix(random: () => number): string {
@@ -75,8 +77,13 @@ export async function carryOut(
     });
     expectations.expectWrite(key, context.pods, created as KubeObject);
   };
-  // Slow start: what is refused is refused once, not for every replica.
-  for (let left = plan.create, batch = 1; left > 0; left -= batch, batch *= 2) {
+  // Slow start: what is refused is refused once, not for every replica. What was taken before is taken again.
+  const isKnown = pods.some(({ metadata }) => metadata.labels?.[LABELS.revision] === revision);
+  for (
+    let left = plan.create, batch = isKnown ? maxAtOnce : 1;
+    left > 0;
+    left -= batch, batch = Math.min(2 * batch, maxAtOnce)
+  ) {
     const results = await Promise.allSettled(Array.from({ length: Math.min(batch, left) }, create));
     const failed = results.find((result) => result.status === 'rejected');
     if (failed === undefined) continue;

@@ -23,6 +23,10 @@ export interface ScraperOptions {
 
 /** Connections at once: enough that a few pods that hang hold up nobody. */
 const PARALLEL = 256;
+/** More engines than this are asked one after the other over half of the period: thousands of answers at once hold up all other work. */
+const BURST = 64;
+/** Shorter waits are not worth a timer. */
+const LEAST_WAIT_MS = 5;
 
 /** Every step of the status that says how far engines are, not every percent. */
 const stepsOf = (book: DepthBook, deployment: string): string =>
@@ -46,8 +50,12 @@ export async function runScraper(
     const before = new Map([...podsOf.keys()].map((key) => [key, look(key)]));
     book.expect(podsOf);
     const left = present.values();
+    const stepMs = present.length > BURST ? periodMs / 2 / present.length : 0;
+    let asked = 0;
     const ask = async (): Promise<void> => {
       for (const { deployment, pod, url } of left) {
+        const waitMs = startedAt + asked++ * stepMs - clock.now();
+        if (waitMs >= LEAST_WAIT_MS) await pause(clock, waitMs, signal);
         try {
           book.record(deployment, pod, await scrape(url, timeoutMs, signal));
         } catch {
