@@ -1,9 +1,10 @@
-/** Synthesises what people install: `node cdk8s.ts` writes crds/nvlmdeployments.yaml, charts/install.yaml and the Helm chart charts/nvlm-operator; `node cdk8s.ts --check` compares. */
+/** Synthesises what people install: `node cdk8s.ts` writes crds/nvlmdeployments.yaml, charts/install.yaml, charts/dashboard.yaml and the Helm chart charts/nvlm-operator; `node cdk8s.ts --check` compares. */
 import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { ApiObject, type ApiObjectProps, App, Chart, Yaml } from 'cdk8s';
+import { dashboardConfigMap } from '#charts/dashboard.ts';
 import { helmChart } from '#charts/helm.ts';
 import type { KubeObject } from '#charts/kube.ts';
-import { operatorObjects } from '#charts/operator-objects.ts';
+import { DASHBOARD_LABELS, operatorObjects } from '#charts/operator-objects.ts';
 import { customResourceDefinition } from '#crds/crd.ts';
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
@@ -39,9 +40,12 @@ const chart = helmChart({
   toYaml: (object) => Yaml.stringify(object),
 });
 
+const dashboard = dashboardConfigMap('nvlm-dashboard', 'nvlm-system', DASHBOARD_LABELS);
+
 const outputs: readonly (readonly [string, string])[] = [
   ['crds/nvlmdeployments.yaml', Yaml.stringify(customResourceDefinition)],
   ['charts/install.yaml', app.synthYaml()],
+  ['charts/dashboard.yaml', Yaml.stringify(dashboard)],
   ...[...chart].map(([path, text]) => [`${chartFolder}/${path}`, text] as const),
 ];
 // A template that no object is written to any more would still be installed.

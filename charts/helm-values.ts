@@ -162,6 +162,18 @@ export const HELM_VALUES: readonly HelmValue[] = [
     schema: strings,
   },
   {
+    path: 'dashboard.enabled',
+    value: false,
+    description: "A Grafana dashboard of engines and operator, for the sidecar of Grafana's chart.",
+    schema: flag,
+  },
+  {
+    path: 'dashboard.labels',
+    value: { grafana_dashboard: '1' },
+    description: 'Labels that your sidecar selects dashboards by.',
+    schema: strings,
+  },
+  {
     path: 'crds.install',
     value: true,
     description: 'Installs and upgrades the CRD with the release.',

@@ -54,13 +54,12 @@ export function helmChart({
     podAnnotations: template.block('.Values.podAnnotations'),
     serviceAccountAnnotations: template.block('.Values.serviceAccount.annotations'),
   };
-  const all: OperatorProps = {
-    ...base,
-    podMonitor: {
-      interval: value('podMonitor.interval'),
-      labels: template.entries('.Values.podMonitor.labels'),
-    },
+  const podMonitor = {
+    interval: value('podMonitor.interval'),
+    labels: template.entries('.Values.podMonitor.labels'),
   };
+  const dashboard = { labels: template.entries('.Values.dashboard.labels') };
+  const all: OperatorProps = { ...base, podMonitor, dashboard };
   // What an option adds is found by leaving it out, so that no list of objects has to be kept.
   const idsWithout = (props: OperatorProps): ReadonlySet<string> =>
     new Set(operatorObjects(props).map(identity));
@@ -69,7 +68,8 @@ export function helmChart({
       condition: 'ne .Values.metricsApi "none"',
       without: idsWithout({ ...all, metricsApi: 'none' }),
     },
-    { condition: '.Values.podMonitor.enabled', without: idsWithout(base) },
+    { condition: '.Values.podMonitor.enabled', without: idsWithout({ ...base, dashboard }) },
+    { condition: '.Values.dashboard.enabled', without: idsWithout({ ...base, podMonitor }) },
   ];
   const releaseLabels = {
     'helm.sh/chart': template.text(`include "${OPERATOR_NAME}.chart" .`),

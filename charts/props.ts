@@ -44,4 +44,6 @@ export interface OperatorProps {
     readonly interval: string;
     readonly labels: Readonly<Record<string, string>>;
   };
+  /** A Grafana dashboard, with the labels that Grafana's sidecar selects by. */
+  readonly dashboard?: { readonly labels: Readonly<Record<string, string>> };
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { loadYaml } from '@kubernetes/client-node';
 import { Yaml } from 'cdk8s';
+import { dashboard } from '#charts/dashboard.ts';
 import { helmChart } from '#charts/helm.ts';
 import { guarded, HelmTemplate } from '#charts/helm-template.ts';
 import { HELM_VALUES } from '#charts/helm-values.ts';
@@ -242,6 +243,20 @@ describe('the Helm chart, as helm reads it', { skip: noHelm(), timeout: 600_000 
     const few = await ids('--set', 'metricsApi=none,crds.install=false');
     assert.equal(all.length - few.length, 3);
     assert.ok(!few.some((id) => /PodMonitor|CustomResource|operator-metrics/.test(id)));
+  });
+
+  test('has the dashboard only where it is wanted, as the charts make it, with the labels of the sidecar', async () => {
+    const map = async (...args: string[]) =>
+      (await render(...args)).find(({ kind }) => kind === 'ConfigMap') as
+        | (KubeObject & { readonly data: Readonly<Record<string, string>> })
+        | undefined;
+    assert.equal(await map(), undefined);
+    const found = await map('--set', 'dashboard.enabled=true');
+    assert.equal(found?.metadata.labels?.grafana_dashboard, '1');
+    const [text = ''] = Object.values(found?.data ?? {});
+    assert.deepEqual(JSON.parse(text), JSON.parse(JSON.stringify(dashboard())));
+    const other = await map('--set', 'dashboard.enabled=true,dashboard.labels.my_sidecar=yes');
+    assert.equal(other?.metadata.labels?.my_sidecar, 'yes');
   });
 
   test('keeps the CRD when it is uninstalled, unless told not to', async () => {
