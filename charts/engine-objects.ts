@@ -2,7 +2,7 @@
 import { API_VERSION, GROUP, KIND, PLURAL } from '#crds/nvlm-deployment.ts';
 import { ownerReference } from './engine-pod.ts';
 import type { KubeObject } from './kube.ts';
-import { engineLabels, engineSelector, LABELS, PORTS } from './labels.ts';
+import { engineLabels, engineSelector, LABELS, memberSelector, PORTS } from './labels.ts';
 import type { EngineProps } from './props.ts';
 
 export const QUEUE_DEPTH_METRIC = 'queue_depth';
@@ -27,7 +27,10 @@ function service(props: EngineProps): KubeObject {
   };
 }
 
-/** Evictions take one replica at a time, and none while one is missing already. */
+/**
+ * Evictions take one replica at a time, and none while one is missing already. Workers of a group count: evicting one ends the
+ * streams of its whole replica.
+ */
 function podDisruptionBudget(props: EngineProps): KubeObject {
   return {
     apiVersion: 'policy/v1',
@@ -35,7 +38,7 @@ function podDisruptionBudget(props: EngineProps): KubeObject {
     metadata: metadata(props),
     spec: {
       maxUnavailable: 1,
-      selector: { matchLabels: engineSelector(props.name) },
+      selector: { matchLabels: memberSelector(props.name) },
       // A pod that never became ready serves nobody: it may be moved.
       unhealthyPodEvictionPolicy: 'AlwaysAllow',
     },
@@ -45,13 +48,13 @@ function podDisruptionBudget(props: EngineProps): KubeObject {
 /** In: requests on the engine's port, from anywhere. Out: DNS and HTTPS, for the model hub; between pods of one replica, everything. */
 function networkPolicy(props: EngineProps): KubeObject {
   const { parallelism } = props.spec;
-  const peers = { podSelector: { matchLabels: engineSelector(props.name) } };
+  const peers = { podSelector: { matchLabels: memberSelector(props.name) } };
   return {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
     metadata: metadata(props),
     spec: {
-      podSelector: { matchLabels: engineSelector(props.name) },
+      podSelector: { matchLabels: memberSelector(props.name) },
       policyTypes: ['Ingress', 'Egress'],
       ingress: [
         { ports: [{ port: PORTS.engine, protocol: 'TCP' }] },

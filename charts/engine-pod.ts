@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { API_VERSION, KIND } from '#crds/nvlm-deployment.ts';
 import { durationMs } from './duration.ts';
 import type { Container, OwnerReference, Pod, PodTemplate } from './kube.ts';
-import { API_KEYS_PATH, CACHE_PATH, engineLabels, LABELS, PORTS } from './labels.ts';
+import { API_KEYS_PATH, CACHE_PATH, engineLabels, LABELS, PORTS, WORKER_NAME } from './labels.ts';
 import { mergePodSpec } from './merge.ts';
 import type { EngineProps } from './props.ts';
 
@@ -87,14 +87,26 @@ const probe = (path: string, failureThreshold: number, periodSeconds = probePeri
   failureThreshold,
 });
 
-function engineContainer(props: EngineProps): Container {
-  const { spec, image, imagePullPolicy, weightsBytes } = props;
-  const { parallelism, accelerator, model, auth } = spec;
-  const gpus = { [accelerator.resourceName]: String(parallelism.tensor) };
+/** What only a container that answers requests has. */
+function serving({ weightsBytes }: EngineProps) {
   const startSeconds =
     weightsBytes === undefined
       ? 3600
       : Math.max(minStartSeconds, Math.ceil((2 * weightsBytes) / coldBytesPerSecond));
+  return {
+    ports: [{ name: 'http', containerPort: PORTS.engine, protocol: 'TCP' }],
+    startupProbe: probe('/readyz', Math.ceil(startSeconds / probePeriodSeconds)),
+    readinessProbe: probe('/readyz', 2, 2),
+    livenessProbe: probe('/healthz', 6, 10),
+    // Requests that were on their way when the endpoint left still find the engine.
+    lifecycle: { preStop: { sleep: { seconds: preStopSeconds } } },
+  };
+}
+
+function engineContainer(props: EngineProps, role: PodRole): Container {
+  const { spec, image, imagePullPolicy } = props;
+  const { parallelism, accelerator, model, auth } = spec;
+  const gpus = { [accelerator.resourceName]: String(parallelism.tensor) };
   return {
     name: 'engine',
     image,
@@ -111,14 +123,11 @@ function engineContainer(props: EngineProps): Container {
             },
           ]),
     ],
-    ports: [{ name: 'http', containerPort: PORTS.engine, protocol: 'TCP' }],
     // GPUs alone, and the same number as limit and request: pods of whole, equal GPU counts pack nodes without holes.
     resources: { limits: gpus, requests: gpus },
-    startupProbe: probe('/readyz', Math.ceil(startSeconds / probePeriodSeconds)),
-    readinessProbe: probe('/readyz', 2, 2),
-    livenessProbe: probe('/healthz', 6, 10),
-    // Requests that were on their way when the endpoint left still find the engine.
-    lifecycle: { preStop: { sleep: { seconds: preStopSeconds } } },
+    ...(role === 'serving' && serving(props)),
+    // What the engine says last is what the status of the NVLMDeployment tells of it.
+    terminationMessagePolicy: 'FallbackToLogsOnError',
     securityContext: {
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,
@@ -156,12 +165,18 @@ function nodeChoice({ accelerator }: EngineProps['spec']) {
   };
 }
 
-/** The pod as it is rolled out, `spec.template` laid over it; its hash is the revision. */
-export function enginePodTemplate(props: EngineProps): PodTemplate {
+/**
+ * `serving` pods answer requests: a replica of one pod, or the leader of a group. A `worker` has a part of the layers and no clients:
+ * it has no probes, because the leader is ready only when a token went through all of them.
+ */
+export type PodRole = 'serving' | 'worker';
+
+/** The pod as it is rolled out, `spec.template` laid over it. */
+export function enginePodTemplate(props: EngineProps, role: PodRole = 'serving'): PodTemplate {
   const { name, spec } = props;
   const { accelerator, parallelism, template = {}, auth } = spec;
   const base: PodTemplate['spec'] = {
-    containers: [engineContainer(props)],
+    containers: [engineContainer(props, role)],
     terminationGracePeriodSeconds: graceSeconds(spec),
     automountServiceAccountToken: false,
     // Variables of Services named nvlm-... would be taken for options of the engine.
@@ -188,22 +203,35 @@ export function enginePodTemplate(props: EngineProps): PodTemplate {
   };
   return {
     metadata: {
-      labels: { ...template.metadata?.labels, ...engineLabels(name) },
+      labels: {
+        ...template.metadata?.labels,
+        ...engineLabels(name),
+        ...(role === 'worker' && { [LABELS.name]: WORKER_NAME }),
+      },
       annotations: { ...template.metadata?.annotations },
     },
     spec: mergePodSpec(base, template.spec ?? {}),
   };
 }
 
-/** Ten hexadecimal digits over what a pod is made from: equal templates are one revision, also after a change and back. */
+/** Ten hexadecimal digits over what a replica is made from: equal templates are one revision, also after a change and back. */
 export function engineRevision(props: EngineProps): string {
   // How long a start may take is learned later than pods are made, and is no reason to replace them.
   const { weightsBytes: _, ...lasting } = props;
-  const template = enginePodTemplate(lasting);
+  const { pipeline } = props.spec.parallelism;
+  const serving = enginePodTemplate(lasting);
+  const template =
+    pipeline === 1 ? serving : { serving, worker: workerTemplate(lasting), pods: pipeline };
   return createHash('sha256')
     .update(JSON.stringify(sorted(template)))
     .digest('hex')
     .slice(0, 10);
+}
+
+/** Nobody sends a key to a worker, so it is given none. */
+export function workerTemplate(props: EngineProps): PodTemplate {
+  const { auth: _, ...spec } = props.spec;
+  return enginePodTemplate({ ...props, spec }, 'worker');
 }
 
 function sorted(value: unknown): unknown {

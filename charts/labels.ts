@@ -17,6 +17,8 @@ export const ANNOTATIONS = {
   wake: 'serving.nvlm.dev/wake',
   /** On a pod: RFC 3339 time since which it drains. */
   drainingSince: 'serving.nvlm.dev/draining-since',
+  /** On a LeaderWorkerSet: the bytes of weights that its start-up budget was made for. */
+  weightsBytes: 'serving.nvlm.dev/weights-bytes',
   /** Read by the ReplicaSet controller where pods are grouped by one, and by people: what removing the pod costs. */
   deletionCost: 'controller.kubernetes.io/pod-deletion-cost',
 } as const;
@@ -25,6 +27,8 @@ export const FINALIZER = 'serving.nvlm.dev/drain';
 export const FIELD_MANAGER = 'nvlm-operator';
 export const OPERATOR_NAME = 'nvlm-operator';
 export const ENGINE_NAME = 'nvlm-engine';
+/** Of the pods of a group that clients do not talk to: selectors of engines leave them out. */
+export const WORKER_NAME = 'nvlm-engine-worker';
 export const DESCRIBE_NAME = 'nvlm-describe';
 
 export const PORTS = { engine: 8000, operatorHealth: 8080, metricsApi: 6443 } as const;
@@ -32,9 +36,21 @@ export const PORTS = { engine: 8000, operatorHealth: 8080, metricsApi: 6443 } as
 export const CACHE_PATH = '/models';
 export const API_KEYS_PATH = '/etc/nvlm/api-keys';
 
-/** Labels that select the pods of one NVLMDeployment, of all revisions. */
+/** Labels that LeaderWorkerSet puts on its pods. */
+export const GROUP_LABELS = {
+  set: 'leaderworkerset.sigs.k8s.io/name',
+  worker: 'leaderworkerset.sigs.k8s.io/worker-index',
+} as const;
+export const EXCLUSIVE_TOPOLOGY = 'leaderworkerset.sigs.k8s.io/exclusive-topology';
+
+/** Labels that select what answers requests for one NVLMDeployment, of all revisions: a pod, or the leader of a group. */
 export const engineSelector = (name: string): Record<string, string> => ({
   [LABELS.name]: ENGINE_NAME,
+  [LABELS.deployment]: name,
+});
+
+/** Labels that select all pods of one NVLMDeployment, the workers of groups too. */
+export const memberSelector = (name: string): Record<string, string> => ({
   [LABELS.deployment]: name,
 });
 

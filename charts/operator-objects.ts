@@ -1,5 +1,6 @@
 /** The operator's own installation. */
 import { GROUP, PLURAL } from '#crds/nvlm-deployment.ts';
+import { dashboardConfigMap } from './dashboard.ts';
 import type { KubeObject } from './kube.ts';
 import { LABELS, OPERATOR_NAME, PORTS } from './labels.ts';
 import type { OperatorProps } from './props.ts';
@@ -55,6 +56,7 @@ const clusterRules: readonly PolicyRule[] = [
   rule('autoscaling', ['horizontalpodautoscalers'], applied),
   // Of use where the cluster serves them.
   rule('monitoring.coreos.com', ['podmonitors'], applied),
+  rule('leaderworkerset.x-k8s.io', ['leaderworkersets'], applied),
   rule('events.k8s.io', ['events'], ['create']),
   rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch'], apiServices),
   rule('apiregistration.k8s.io', ['apiservices'], ['create']),
@@ -254,9 +256,19 @@ const podMonitor = (
   metadata: { name: OPERATOR_NAME, namespace, labels: { ...labels, ...more } },
   spec: {
     selector: { matchLabels: labels },
-    podMetricsEndpoints: [{ port: 'http', path: '/metrics', interval }],
+    // Gauges of NVLMDeployments name their own namespace, which is not that of the operator.
+    podMetricsEndpoints: [{ port: 'http', path: '/metrics', interval, honorLabels: true }],
   },
 });
+
+/** By default for the sidecar of Grafana's own chart. */
+export const DASHBOARD_LABELS = { grafana_dashboard: '1' } as const;
+
+const dashboardOf = (
+  namespace: string,
+  { labels: more }: NonNullable<OperatorProps['dashboard']>,
+): KubeObject =>
+  dashboardConfigMap(`${OPERATOR_NAME}-dashboard`, namespace, { ...labels, ...more });
 
 /** In the order in which they are applied. */
 export function operatorObjects(props: OperatorProps): readonly KubeObject[] {
@@ -273,5 +285,6 @@ export function operatorObjects(props: OperatorProps): readonly KubeObject[] {
       spec: { maxUnavailable: 1, selector: { matchLabels: labels } },
     },
     ...(props.podMonitor ? [podMonitor(namespace, props.podMonitor)] : []),
+    ...(props.dashboard ? [dashboardOf(namespace, props.dashboard)] : []),
   ];
 }

@@ -20,6 +20,9 @@ export const REASONS = {
   ModelUnknown: 'The model is not described yet; the engine reports it once it has loaded it.',
   InsufficientGpuMemory:
     'Weights, KV cache and activations do not fit; the message names the number to change.',
+  PipelineUnsupported: 'The engine image cannot split a model over several pods.',
+  LeaderWorkerSetMissing:
+    'A replica of several pods needs the LeaderWorkerSet kind and its controller; the cluster lacks one of them.',
   InvalidTemplate: 'spec.template gives a pod that the API server refuses.',
   SecretMissing: 'A Secret that the spec names does not exist or lacks its key.',
   Downloading: 'Engines fetch the model.',
@@ -58,6 +61,10 @@ export const REMEDIES: Partial<Record<Reason, string>> = {
     'Nothing, if the model is right. `kubectl get jobs` shows the Job that reads its configuration, the message why it could not.',
   InsufficientGpuMemory:
     'Change the number that the message names, or choose larger GPUs in `accelerator`.',
+  PipelineUnsupported:
+    'Set `parallelism.pipeline` to 1 and, if the model does not fit then, raise `parallelism.tensor` or choose larger GPUs; or set `--engine-image` of the operator to an engine that can.',
+  LeaderWorkerSetMissing:
+    'Install LeaderWorkerSet, https://lws.sigs.k8s.io/docs/installation/; the operator goes on by itself. Or set `parallelism.pipeline` to 1.',
   InvalidTemplate: 'Mend `spec.template`, or the object of the name that the message gives.',
   SecretMissing: 'Create the Secret with the key that the message names.',
   Downloading:

@@ -121,9 +121,19 @@ const parallelism = objectOf<ParallelismSpec>(
   'How one replica is split over GPUs.',
   {
     tensor: integer('GPUs of one pod, each with a part of every layer.', 1, 16, { default: 1 }),
-    pipeline: integer('Pods of one replica, each with a part of the layers.', 1, 64, {
-      default: 1,
-    }),
+    pipeline: integer(
+      'Pods of one replica, each with a part of the layers; more than one need the LeaderWorkerSet controller.',
+      1,
+      64,
+      { default: 1 },
+    ),
+    exclusiveTopology: text(
+      'Key of a node label, such as that of a rack: the pods of a replica get nodes of one value, which no other replica gets.',
+      316,
+      {
+        pattern: '^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$',
+      },
+    ),
   },
   {
     default: {},
@@ -132,6 +142,11 @@ const parallelism = objectOf<ParallelismSpec>(
         rule: 'self.tensor in [1, 2, 4, 8, 16]',
         message: 'must be 1, 2, 4, 8 or 16, so that attention heads split evenly',
         fieldPath: '.tensor',
+      },
+      {
+        rule: '!has(self.exclusiveTopology) || self.pipeline > 1',
+        message: 'places the pods of a pipeline; remove it or set pipeline to 2 or more',
+        fieldPath: '.exclusiveTopology',
       },
     ],
   },

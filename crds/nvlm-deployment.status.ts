@@ -79,6 +79,13 @@ export const statusSchema = objectOf<NVLMDeploymentStatus>('What is.', {
     source: note('The model that was described.', 512),
     of: note('The Job that described it.', 256),
     config: note('Its configuration: numbers, switches and short texts.', 8192),
+    features: {
+      type: 'array',
+      description: 'What the engine that described it can do beyond the usual.',
+      maxItems: 16,
+      'x-kubernetes-list-type': 'set',
+      items: note('A feature.', 64),
+    },
   }),
   endpoint: note('Address of the Service inside the cluster.', 512),
 });

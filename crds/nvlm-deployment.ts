@@ -72,8 +72,10 @@ export interface ModelCacheSpec {
 export interface ParallelismSpec {
   /** GPUs of one pod that split every layer. */
   readonly tensor: number;
-  /** Pods of one replica, each with a share of the layers. */
+  /** Pods of one replica, each with a share of the layers; more than one are a group of a LeaderWorkerSet. */
   readonly pipeline: number;
+  /** A node label: the pods of a replica share one value of it, and no other replica gets it. */
+  readonly exclusiveTopology?: string;
 }
 
 export type BatchMode = 'Continuous' | 'Sequential' | 'Static' | 'Threads';
@@ -207,6 +209,12 @@ export interface CapacityStatus {
   readonly maxSequences?: number;
 }
 
+/** What engines tell that they can do, in the answer of the Job that describes a model. */
+export const ENGINE_FEATURES = {
+  /** The stages of a pipeline may run in several pods, as LeaderWorkerSet makes them. */
+  pipelineOverPods: 'pipeline-over-pods',
+} as const;
+
 export interface ModelStatus {
   readonly architecture?: string;
   readonly parameters?: number;
@@ -218,4 +226,6 @@ export interface ModelStatus {
   readonly of?: string;
   /** Its config.json, numbers, switches and short texts only. */
   readonly config?: string;
+  /** What the engine that described it can do beyond the usual, see ENGINE_FEATURES. */
+  readonly features?: readonly string[];
 }

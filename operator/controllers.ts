@@ -1,5 +1,12 @@
 /** The stores, watches and the queue of the operator, tied together: what changes adds the key of its NVLMDeployment. */
-import { DESCRIBE_NAME, ENGINE_NAME, LABELS, OPERATOR_NAME, PORTS } from '#charts/labels.ts';
+import {
+  DESCRIBE_NAME,
+  ENGINE_NAME,
+  LABELS,
+  OPERATOR_NAME,
+  PORTS,
+  WORKER_NAME,
+} from '#charts/labels.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeClient } from './kube/client.ts';
 import type { OptionalKind } from './kube/discovery.ts';
@@ -9,6 +16,7 @@ import { type KubeObject, keyOf, RESOURCES, type ResourceType } from './kube/res
 import { ownerIndex, Store, type StoreChange } from './kube/store.ts';
 import type { OperatorMetrics } from './metrics.ts';
 import { NVLM_RESOURCE } from './nvlm/context.ts';
+import { groupIndex } from './nvlm/observe.ts';
 import type { PodObject } from './nvlm/pod.ts';
 import type { ScrapeTarget } from './scaling/scraper.ts';
 
@@ -42,7 +50,7 @@ const childTypes = [
   RESOURCES.job,
 ];
 
-const optionalTypes = [RESOURCES.podMonitor];
+const optionalTypes = [RESOURCES.podMonitor, RESOURCES.leaderWorkerSet];
 
 /** Key of the NVLMDeployment whose model a pod describes. */
 function describesIndex({ metadata: { namespace, labels } }: KubeObject): string[] {
@@ -59,7 +67,10 @@ export function createWatched({
 }: WatchOptions): Watched {
   const reflectors: { resource: string; reflector: Reflector<never> }[] = [];
   const createStore = <T extends KubeObject>(): Store<T> =>
-    new Store<T>({ owner: ownerIndex, describes: describesIndex }, onListenerError);
+    new Store<T>(
+      { owner: ownerIndex, describes: describesIndex, group: groupIndex },
+      onListenerError,
+    );
   const createReflector = <T extends KubeObject>(
     type: ResourceType,
     store: Store<T>,
@@ -101,7 +112,7 @@ export function createWatched({
   for (const { type, store } of optionalKinds) children.set(type.kind, store);
   return {
     deployments: watch<NVLMDeployment & KubeObject>(NVLM_RESOURCE),
-    pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${ENGINE_NAME}`),
+    pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name} in (${ENGINE_NAME},${WORKER_NAME})`),
     describePods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${DESCRIBE_NAME}`),
     children,
     optionalKinds,
@@ -127,7 +138,11 @@ export function connectQueue(
       }
     }
   };
-  pods.onChange(addOwner);
+  pods.onChange((change) => {
+    addOwner(change);
+    const object = change.current ?? change.previous;
+    for (const key of object === undefined ? [] : groupIndex(object)) queue.add(key);
+  });
   describePods.onChange(({ previous, current }) => {
     const [key] = describesIndex((current ?? previous) as PodObject);
     if (key !== undefined) queue.add(key);
@@ -141,6 +156,7 @@ export function scrapeTargets({ pods, deployments }: Watched): ScrapeTarget[] {
     const { podIP, phase } = pod.status ?? {};
     const name = pod.metadata.labels?.[LABELS.deployment];
     const deployment = `${pod.metadata.namespace}/${name}`;
+    if (pod.metadata.labels?.[LABELS.name] !== ENGINE_NAME) return [];
     if (podIP === undefined || phase !== 'Running' || deployments.get(deployment) === undefined)
       return [];
     const host = podIP.includes(':') ? `[${podIP}]` : podIP;

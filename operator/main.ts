@@ -3,7 +3,9 @@ import pino from 'pino';
 import { connectQueue, createWatched, scrapeTargets } from './controllers.ts';
 import { registerGauges } from './gauges.ts';
 import { createHttp } from './http.ts';
-import { connectKube, loadKubeConfig } from './kube/client.ts';
+import { connectKube, loadKubeConfig, WRITING_VERBS } from './kube/client.ts';
+import { pause, systemClock } from './kube/clock.ts';
+import { ConcurrencyLimit } from './kube/concurrency-limit.ts';
 import { OptionalKinds } from './kube/discovery.ts';
 import { Expectations } from './kube/expectations.ts';
 import { defaultIdentity, LeaseElection } from './kube/lease.ts';
@@ -32,12 +34,24 @@ function readOptions() {
   }
 }
 
+/** For the events that are on their way when the operator ends. */
+const flushMs = 2000;
+
 const options = readOptions();
 const logger = pino({ level: options.logLevel, base: { component: 'operator' } });
 const metrics = new OperatorMetrics();
 const serverTime = new ServerTime();
 const now = (): Date => serverTime.now();
-const client = connectKube(loadKubeConfig(options.kubeconfig), metrics.observeCall, serverTime);
+const pace = new ConcurrencyLimit({ max: options.workers });
+const client = connectKube(
+  loadKubeConfig(options.kubeconfig),
+  (verb, code, seconds) => {
+    metrics.observeCall(verb, code, seconds);
+    if (code === '429' || code === 'KUBE_TIMEOUT') pace.refused();
+    else if (WRITING_VERBS.has(verb) && code.startsWith('2')) pace.observe(verb, seconds);
+  },
+  serverTime,
+);
 const identity = defaultIdentity();
 const depths = new DepthBook();
 const watched = createWatched({
@@ -98,7 +112,7 @@ const context: ControllerContext = {
   get available() {
     return {
       podMonitor: optionalKinds.isAvailable(RESOURCES.podMonitor),
-      leaderWorkerSet: false,
+      leaderWorkerSet: optionalKinds.isAvailable(RESOURCES.leaderWorkerSet),
     };
   },
   identity,
@@ -108,10 +122,14 @@ const context: ControllerContext = {
 };
 const controller = new NVLMController(context);
 const queue = new WorkQueue({
-  workers: options.workers,
+  workers: () => pace.limit,
   work: (key, fence) => controller.reconcile(key, fence),
   hooks: {
     ...metrics.queueHooks,
+    onStart: (key, waited, active) => {
+      metrics.queueHooks.onStart?.(key, waited, active);
+      pace.use(active);
+    },
     onRetry: (key, failures, delayMs) => {
       metrics.queueHooks.onRetry?.(key, failures, delayMs);
       logger.warn(
@@ -147,7 +165,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   });
 }
 
-registerGauges(metrics, { isLeader, serverTime, queue, watched, optionalKinds, depths });
+registerGauges(metrics, { isLeader, serverTime, pace, queue, watched, optionalKinds, depths });
 
 const http = createHttp({
   metrics,
@@ -211,4 +229,7 @@ const lead = async (fence: AbortSignal): Promise<void> => {
 };
 await (options.leaderElection ? election.run(lead, stop.signal) : lead(stop.signal));
 await Promise.all([...watching, discovering, scraping, serving]);
+const patience = new AbortController();
+await Promise.race([controller.flush(), pause(systemClock, flushMs, patience.signal)]);
+patience.abort();
 await http.close();

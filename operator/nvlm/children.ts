@@ -37,6 +37,9 @@ interface Applied {
   readonly resourceVersion: string | undefined;
 }
 
+/** Holds replicas: it goes when they have drained, not when it is not wanted any more. */
+const KEPT_KIND = 'LeaderWorkerSet';
+
 const idOf = (object: KubeObject): string => `${object.kind} ${keyOf(object)}`;
 const hashOf = (object: KubeObject): string =>
   createHash('sha256').update(JSON.stringify(object)).digest('hex');
@@ -62,16 +65,17 @@ export class ChildApplier {
     fence: AbortSignal,
   ): Promise<Drift[]> {
     const applied = await Promise.allSettled(
-      wanted.map((object) => this.#apply(key, ownerUid, object, policy, fence)),
+      wanted.map((object) => this.apply(key, ownerUid, object, policy, fence)),
     );
     const failed = applied.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     const drifts = applied.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
     const names = new Set(wanted.map(idOf));
-    for (const store of this.#context.children.values()) {
+    for (const [kind, store] of this.#context.children) {
+      if (kind === KEPT_KIND) continue;
       for (const child of store.by('owner', ownerUid)) {
         if (names.has(idOf(child)) || child.metadata.deletionTimestamp !== undefined) continue;
-        await this.#delete(child, fence);
+        await this.delete(child, fence);
       }
     }
     return drifts;
@@ -83,7 +87,8 @@ export class ChildApplier {
     }
   }
 
-  async #apply(
+  /** Applies one child. Throws as `applyAll`. */
+  async apply(
     key: string,
     ownerUid: string,
     object: KubeObject,
@@ -122,7 +127,7 @@ export class ChildApplier {
       if (object.kind !== 'Job' || live === undefined)
         throw new RefusedError(object, error as Error);
       // A Job's pods cannot be changed: it goes, and the next reconcile makes the one that is wanted.
-      if (live.metadata.deletionTimestamp === undefined) await this.#delete(live, fence);
+      if (live.metadata.deletionTimestamp === undefined) await this.delete(live, fence);
       return drifts;
     }
     this.#applied.set(id, { hash, resourceVersion: applied.metadata.resourceVersion });
@@ -130,7 +135,7 @@ export class ChildApplier {
     return drifts;
   }
 
-  async #delete(child: KubeObject, fence: AbortSignal): Promise<void> {
+  async delete(child: KubeObject, fence: AbortSignal): Promise<void> {
     this.#applied.delete(idOf(child));
     try {
       await this.#context.client.request({

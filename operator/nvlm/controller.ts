@@ -3,6 +3,7 @@ import { describeJob, describeJobName } from '#charts/describe-job.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
 import { drainSeconds, enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
+import { isGrouped } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
 import { isConflict, isNotFound } from '../kube/errors.ts';
@@ -14,10 +15,11 @@ import { type Described, whatIsDescribed } from './describe.ts';
 import { EventRecorder } from './events.ts';
 import { FailureBackoff } from './failure-backoff.ts';
 import { type Feasibility, judgeFeasibility } from './feasibility.ts';
+import { carryOutGroups, findGroupProblem, groupRevision, groupsOf } from './group-set.ts';
+import { type GroupsPlan, planGroups } from './groups.ts';
 import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
 import { carryOut } from './pods.ts';
-import { planRollout, type RolloutPlan } from './rollout.ts';
 import { scale } from './scale.ts';
 import { isSameStatus, makeStatus, timeText } from './status.ts';
 
@@ -26,7 +28,7 @@ const drainPollMs = 1000;
 const minDrainMs = 2000;
 /** The time of the last request is told in steps of this, so that a busy deployment's status is not written at every scrape. */
 const activeStepMs = 30_000;
-const nothing: RolloutPlan = { create: 0, drain: [], undrain: [], delete: [] };
+const nothing = { create: 0, drain: [], undrain: [], delete: [] };
 
 export class NVLMController {
   readonly #context: ControllerContext;
@@ -70,17 +72,28 @@ export class NVLMController {
     return this.#serve(seen, fence);
   }
 
+  /** Resolves when the events of past reconciles are written. */
+  async flush(): Promise<void> {
+    await this.#events.flush();
+  }
+
   async #serve(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
     const { deployment } = seen;
+    const { expectations } = this.#context;
     const described = this.#described(seen);
-    const feasibility = judgeFeasibility(deployment, described);
+    const { leaderWorkerSet } = this.#context.available;
+    const feasibility = judgeFeasibility(deployment, described, leaderWorkerSet);
     const props = this.#props(deployment, feasibility.weightsBytes);
     const template = enginePodTemplate(props);
     const revision = engineRevision(props);
     const problems: PodProblem[] = [];
     let drifts: Drift[] = [];
-    let plan = nothing;
+    let plan: GroupsPlan = { ...nothing, groups: groupsOf(seen.groupSet) };
     let waitMs: number | undefined;
+    const refuse = (error: unknown): void => {
+      if (!(error instanceof NameTakenError || error instanceof RefusedError)) throw error;
+      problems.push({ reason: 'InvalidTemplate', message: error.message });
+    };
     try {
       drifts = await this.#children.applyAll(
         seen.key,
@@ -90,22 +103,42 @@ export class NVLMController {
         fence,
       );
     } catch (error) {
-      if (!(error instanceof NameTakenError || error instanceof RefusedError)) throw error;
-      problems.push({ reason: 'InvalidTemplate', message: error.message });
+      refuse(error);
     }
-    if (feasibility.accepted.status !== 'False') {
+    // A turn is one round of writes: turns stay short, and what is decided next is decided on what those made.
+    const hasWritten = (): boolean =>
+      problems.length === 0 && drifts.length === 0 && !expectations.isSatisfied(seen.key);
+    if (hasWritten()) return cacheWaitMs;
+    if (feasibility.accepted.status !== 'False' && !isHeld(seen, revision, feasibility)) {
       const planned = this.#plan(seen, revision, deployment.spec.replicas);
-      const holds = feasibility.isWaiting && seen.pods.length === 0;
-      const paced = this.#failures.apply(
-        seen.key,
-        seen.rolloutPods,
-        holds ? { ...planned, create: 0 } : planned,
-      );
+      const paced = this.#failures.apply(seen.key, seen.barePods, planned);
       plan = paced.plan;
       waitMs = paced.waitMs;
       const refused = await carryOut(this.#context, seen, plan, props, template, revision, fence);
       if (refused !== undefined) problems.push(refused);
+      const { groups } = plan;
+      try {
+        drifts.push(
+          ...(await carryOutGroups(
+            this.#context,
+            this.#children,
+            seen,
+            groups,
+            props,
+            revision,
+            fence,
+          )),
+        );
+      } catch (error) {
+        refuse(error);
+      }
+      if (hasWritten()) {
+        this.#announcePlan(seen, plan, revision);
+        return Math.min(cacheWaitMs, waitMs ?? cacheWaitMs);
+      }
     }
+    const ofGroups = findGroupProblem(seen);
+    if (ofGroups.problem !== undefined) problems.push(ofGroups.problem);
     problems.push(
       ...seen.pods
         .map(findProblem)
@@ -115,7 +148,13 @@ export class NVLMController {
     await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
     const describedMs = described.state === 'waiting' ? described.lookAgainMs : undefined;
-    const times = [isMoving ? drainPollMs : undefined, waitMs, scaled.lookAgainMs, describedMs];
+    const times = [
+      isMoving ? drainPollMs : undefined,
+      waitMs,
+      scaled.lookAgainMs,
+      describedMs,
+      ofGroups.lookAgainMs,
+    ];
     const due = times.filter((time) => time !== undefined);
     return due.length === 0 ? undefined : Math.min(...due);
   }
@@ -125,13 +164,16 @@ export class NVLMController {
     const { deployment, pods } = seen;
     const finalizers = deployment.metadata.finalizers ?? [];
     if (!finalizers.includes(FINALIZER)) return undefined;
-    const feasibility = judgeFeasibility(deployment, this.#described(seen));
+    const { leaderWorkerSet } = this.#context.available;
+    const feasibility = judgeFeasibility(deployment, this.#described(seen), leaderWorkerSet);
     const props = this.#props(deployment, feasibility.weightsBytes);
     const template = enginePodTemplate(props);
     const revision = engineRevision(props);
     const plan = this.#plan(seen, revision, 0);
     await carryOut(this.#context, seen, plan, props, template, revision, fence);
-    if (pods.length === 0) {
+    const { groups } = plan;
+    await carryOutGroups(this.#context, this.#children, seen, groups, props, revision, fence);
+    if (pods.length === 0 && groups === 0) {
       await this.#setFinalizers(
         seen,
         finalizers.filter((name) => name !== FINALIZER),
@@ -143,10 +185,13 @@ export class NVLMController {
     return drainPollMs;
   }
 
-  #plan(seen: Observation, currentRevision: string, wanted: number): RolloutPlan {
+  #plan(seen: Observation, currentRevision: string, wanted: number): GroupsPlan {
     const { spec } = seen.deployment;
-    return planRollout({
-      pods: seen.rolloutPods,
+    return planGroups({
+      pods: seen.barePods,
+      leaders: seen.leaders,
+      groups: groupsOf(seen.groupSet),
+      isGrouped: isGrouped({ spec }),
       wanted,
       currentRevision,
       maxSurge: spec.rollout.maxSurge,
@@ -217,11 +262,11 @@ export class NVLMController {
     problems: readonly PodProblem[],
     feasibility: Feasibility,
     drifts: readonly Drift[],
-    plan: RolloutPlan,
+    plan: GroupsPlan,
     scaledTo: number | undefined,
     fence: AbortSignal,
   ): Promise<void> {
-    const { client, metricsState } = this.#context;
+    const { client, metricsState, deployments, expectations } = this.#context;
     const { deployment, rolloutPods, depth, loading, now } = seen;
     const status = makeStatus({
       deployment,
@@ -242,16 +287,19 @@ export class NVLMController {
       const { name, namespace } = deployment.metadata;
       const { apiVersion, kind } = deployment;
       try {
-        await client.apply(
+        const written = await client.apply<KubeObject>(
           NVLM_RESOURCE,
           { apiVersion, kind, metadata: { name, namespace }, status },
           { fieldManager: FIELD_MANAGER, force: true, subresource: 'status', signal: fence },
         );
+        // A turn before it comes back would find it changed, and write it again.
+        expectations.expectWrite(seen.key, deployments, written);
       } catch (error) {
         if (!isNotFound(error)) throw error;
       }
     }
-    await this.#announce(deployment, status, problems, drifts, plan, scaledTo);
+    this.#announcePlan(seen, plan, revision);
+    this.#announce(deployment, status, problems, drifts, scaledTo);
   }
 
   #lastActiveTime({ deployment, idleMs, now }: Observation): string | undefined {
@@ -262,40 +310,37 @@ export class NVLMController {
     return isRecent ? before : timeText(new Date(at));
   }
 
-  async #announce(
+  #announcePlan({ deployment, groupSet }: Observation, plan: GroupsPlan, revision: string): void {
+    const created = plan.create + Math.max(0, plan.groups - groupsOf(groupSet));
+    if (created > 0) {
+      const note = `Creating ${created} replicas of revision ${revision}`;
+      this.#events.record(deployment, 'Normal', 'Created', 'Create', note);
+    }
+    if (plan.drain.length > 0) {
+      const note = `Draining ${plan.drain.join(', ')}`;
+      this.#events.record(deployment, 'Normal', 'Draining', 'Drain', note);
+    }
+  }
+
+  #announce(
     deployment: NVLMDeployment,
     status: NVLMDeploymentStatus,
     problems: readonly PodProblem[],
     drifts: readonly Drift[],
-    plan: RolloutPlan,
     scaledTo: number | undefined,
-  ): Promise<void> {
+  ): void {
     const events = this.#events;
     const before = deployment.status;
     const accepted = status.conditions?.find(({ type }) => type === 'Accepted');
     if (accepted?.status === 'False') {
-      await events.record(deployment, 'Warning', accepted.reason, 'Judge', accepted.message);
+      events.record(deployment, 'Warning', accepted.reason, 'Judge', accepted.message);
     }
     for (const { reason, message } of problems) {
-      await events.record(deployment, 'Warning', reason, 'Watch', message);
+      events.record(deployment, 'Warning', reason, 'Watch', message);
     }
     for (const { object, manager, fields, isRepaired } of drifts) {
       const note = `${manager} set ${fields.join(', ')} of ${object}${isRepaired ? '; set back' : ''}`;
-      await events.record(
-        deployment,
-        'Warning',
-        isRepaired ? 'Repaired' : 'Reported',
-        'Apply',
-        note,
-      );
-    }
-    if (plan.create > 0) {
-      const note = `Creating ${plan.create} replicas of revision ${status.currentRevision}`;
-      await events.record(deployment, 'Normal', 'Created', 'Create', note);
-    }
-    if (plan.drain.length > 0) {
-      const note = `Draining ${plan.drain.join(', ')}`;
-      await events.record(deployment, 'Normal', 'Draining', 'Drain', note);
+      events.record(deployment, 'Warning', isRepaired ? 'Repaired' : 'Reported', 'Apply', note);
     }
     if (scaledTo !== undefined) {
       const wake = deployment.metadata.annotations?.[ANNOTATIONS.wake];
@@ -306,10 +351,10 @@ export class NVLMController {
           : from === 0
             ? (['Waking', `Woken by ${wake}`] as const)
             : (['Scaled', `${from} to ${scaledTo} replicas on queue depth`] as const);
-      await events.record(deployment, 'Normal', reason, 'Scale', note);
+      events.record(deployment, 'Normal', reason, 'Scale', note);
     }
     if (before?.phase !== 'Ready' && status.phase === 'Ready') {
-      await events.record(
+      events.record(
         deployment,
         'Normal',
         'AllReady',
@@ -318,4 +363,16 @@ export class NVLMController {
       );
     }
   }
+}
+
+/** New replicas wait for the description of their model; those that are there are served meanwhile. */
+function isHeld(
+  { deployment, pods, groupSet }: Observation,
+  revision: string,
+  { isWaiting }: Feasibility,
+): boolean {
+  if (!isWaiting) return false;
+  // An engine that cannot run in several pods would end again and again.
+  if (isGrouped(deployment)) return groupRevision(groupSet) !== revision;
+  return pods.length === 0;
 }

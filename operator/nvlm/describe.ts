@@ -12,12 +12,22 @@ export type Described =
       readonly of: string;
       readonly config: unknown;
       readonly weightBytes: number;
+      /** See ENGINE_FEATURES; absent when the engine told none. */
+      readonly features?: readonly string[];
     }
   /** The Job has not answered, and may yet. */
   | { readonly state: 'waiting'; readonly of: string; readonly lookAgainMs: number }
-  | { readonly state: 'unknown'; readonly of: string; readonly why: string };
+  | {
+      readonly state: 'unknown';
+      readonly of: string;
+      readonly why: string;
+      /** Of an engine that answered, but could not read the model. */
+      readonly features?: readonly string[];
+    };
 
 const pollMs = 2000;
+/** As many as the status keeps. */
+const maxFeatures = 16;
 
 /** Pure. `job` and `pods` are those of the Job that this model needs; a Job that has not answered by `timeoutMs` is not waited for. */
 export function whatIsDescribed(
@@ -31,20 +41,42 @@ export function whatIsDescribed(
   const of = describeJobName(props);
   const { model } = deployment.status ?? {};
   if (model?.of === of && model.config !== undefined && model.weightBytes !== undefined) {
-    return { state: 'known', of, config: JSON.parse(model.config), weightBytes: model.weightBytes };
+    const { config, weightBytes, features } = model;
+    return {
+      state: 'known',
+      of,
+      config: JSON.parse(config),
+      weightBytes,
+      ...(features !== undefined && { features }),
+    };
   }
   let why: string | undefined;
+  let told: readonly string[] | undefined;
   for (const pod of pods) {
     if (pod.metadata.labels?.['job-name'] !== of) continue;
     const ended = pod.status?.containerStatuses?.[0]?.state?.terminated;
     if (ended === undefined) continue;
     const answer = readAnswer(ended.message);
     if (answer?.config !== undefined) {
-      return { state: 'known', of, config: answer.config, weightBytes: answer.weightBytes ?? 0 };
+      return {
+        state: 'known',
+        of,
+        ...answer,
+        config: answer.config,
+        weightBytes: answer.weightBytes ?? 0,
+      };
     }
+    if (answer !== undefined) told = answer.features ?? [];
     why = answer?.error ?? (ended.message || `the pod ended with exit code ${ended.exitCode}`);
   }
-  if (why !== undefined) return { state: 'unknown', of, why: `Job ${of}: ${why}` };
+  if (why !== undefined) {
+    return {
+      state: 'unknown',
+      of,
+      why: `Job ${of}: ${why}`,
+      ...(told !== undefined && { features: told }),
+    };
+  }
   const madeAt = job?.metadata.creationTimestamp;
   const ageMs = madeAt === undefined ? 0 : now.getTime() - Date.parse(madeAt);
   if (ageMs > timeoutMs) {
@@ -57,16 +89,26 @@ interface Answer {
   readonly config?: unknown;
   readonly weightBytes?: number;
   readonly error?: string;
+  readonly features?: readonly string[];
 }
 
 /** Undefined for what is no answer: the message is of a program, but a cluster is a place where others write too. */
 function readAnswer(message: string | undefined): Answer | undefined {
   try {
-    const { config, weightBytes, error } = JSON.parse(message ?? '') as Record<string, unknown>;
+    const { config, weightBytes, error, features } = JSON.parse(message ?? '') as Record<
+      string,
+      unknown
+    >;
     return {
       ...(typeof config === 'object' && config !== null && { config }),
       ...(Number.isSafeInteger(weightBytes) && { weightBytes: Number(weightBytes) }),
       ...(typeof error === 'string' && { error }),
+      ...(Array.isArray(features) && {
+        features: [...new Set(features.filter((one) => /^[a-z-]{1,64}$/.test(String(one))))].slice(
+          0,
+          maxFeatures,
+        ),
+      }),
     };
   } catch {
     return undefined;

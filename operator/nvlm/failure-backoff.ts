@@ -23,11 +23,11 @@ export class FailureBackoff {
    * The plan without the replacement of failed pods as long as a pause lasts, and the milliseconds that are left of it. A pod that serves
    * ends the count: what failed was not the spec.
    */
-  apply(
+  apply<P extends RolloutPlan>(
     key: string,
     pods: readonly RolloutPod[],
-    plan: RolloutPlan,
-  ): { readonly plan: RolloutPlan; readonly waitMs: number | undefined } {
+    plan: P,
+  ): { readonly plan: P; readonly waitMs: number | undefined } {
     const failed = pods.filter((pod) => pod.hasFailed && !pod.isTerminating);
     const known = this.#failures.get(key) ?? { names: new Set(), count: 0, untilMs: 0 };
     if (pods.some((pod) => pod.isReady)) known.count = 0;

@@ -1,6 +1,11 @@
 /** Whether a spec can run on the GPUs it asks for. */
 import { A100_PRODUCTS } from '#charts/engine-pod.ts';
-import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
+import { isGrouped } from '#charts/leader-worker-set.ts';
+import {
+  ENGINE_FEATURES,
+  type NVLMDeployment,
+  type NVLMDeploymentStatus,
+} from '#crds/nvlm-deployment.ts';
 import { gpuOfProduct } from '#sizing/gpus.ts';
 import { type MemoryPlan, planMemory } from '#sizing/memory.ts';
 import { readModelShape, ShapeError } from '#sizing/model-shape.ts';
@@ -49,20 +54,59 @@ function gpuMemory({ accelerator }: NVLMDeployment['spec']): number | undefined 
 
 const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)}Gi`;
 
-/** Never throws; a model or GPU that is not known does not stop a deployment. */
-export function judgeFeasibility({ spec }: NVLMDeployment, described: Described): Feasibility {
+/** What groups of pods need and do not have; undefined when nothing is missing, or nothing known yet. */
+function judgeGroups(
+  { parallelism }: NVLMDeployment['spec'],
+  described: Described,
+  servesGroups: boolean,
+): Finding | undefined {
+  const what = `spec.parallelism.pipeline is ${parallelism.pipeline}: each replica is a group of ${parallelism.pipeline} pods`;
+  const features = described.state === 'known' ? (described.features ?? []) : toldBy(described);
+  if (features !== undefined && !features.includes(ENGINE_FEATURES.pipelineOverPods)) {
+    return {
+      status: 'False',
+      reason: 'PipelineUnsupported',
+      message: `${what}, and the engine of this image runs in one pod only. Set pipeline to 1 and split by spec.parallelism.tensor, or give the operator an --engine-image that can`,
+    };
+  }
+  if (servesGroups) return undefined;
+  return {
+    status: 'False',
+    reason: 'LeaderWorkerSetMissing',
+    message: `${what}, and the cluster does not serve LeaderWorkerSet (leaderworkerset.x-k8s.io/v1). Install it, see https://lws.sigs.k8s.io/docs/installation/; the operator goes on by itself then. Or set pipeline to 1`,
+  };
+}
+
+/**
+ * Never throws. A model or GPU that is not known does not stop a deployment, unless its replicas are groups of pods: those wait until
+ * the engine has said that it can. `servesGroups`: the cluster serves LeaderWorkerSet.
+ */
+export function judgeFeasibility(
+  { spec }: NVLMDeployment,
+  described: Described,
+  servesGroups = true,
+): Feasibility {
   const unknown = (message: string, isWaiting = false): Feasibility => ({
     accepted: { status: isWaiting ? 'Unknown' : 'True', reason: 'ModelUnknown', message },
     capacity: undefined,
     model: undefined,
     isWaiting,
   });
+  const lacking = isGrouped({ spec }) ? judgeGroups(spec, described, servesGroups) : undefined;
+  if (lacking !== undefined) {
+    const model = described.state === 'known' ? toldOf(spec, described) : undefined;
+    return { accepted: lacking, capacity: undefined, model, isWaiting: false };
+  }
   if (described.state === 'waiting') {
     return unknown(`Job ${described.of} reads the configuration of the model`, true);
   }
-  if (described.state === 'unknown') return unknown(described.why);
-  const { config, weightBytes, of } = described;
-  const told = { of, config: JSON.stringify(config), weightBytes, source: spec.model.source };
+  if (described.state === 'unknown') {
+    const { why, features } = described;
+    if (!isGrouped({ spec }) || features !== undefined) return unknown(why);
+    return unknown(`${why}; whether the engine can run in several pods is asked first`, true);
+  }
+  const { config, weightBytes } = described;
+  const told = toldOf(spec, described);
   let shape: ReturnType<typeof readModelShape>;
   try {
     shape = readModelShape(config);
@@ -111,6 +155,21 @@ export function judgeFeasibility({ spec }: NVLMDeployment, described: Described)
     isWaiting: false,
   };
 }
+
+const toldBy = (described: Described): readonly string[] | undefined =>
+  described.state === 'waiting' ? undefined : described.features;
+
+/** What the status remembers, so that no Job need be asked again. */
+const toldOf = (
+  { model }: NVLMDeployment['spec'],
+  { of, config, weightBytes, features }: Extract<Described, { state: 'known' }>,
+) => ({
+  of,
+  config: JSON.stringify(config),
+  weightBytes,
+  source: model.source,
+  ...(features !== undefined && { features }),
+});
 
 const fitting = (plan: MemoryPlan, memory: number): string =>
   `${gibibytes(plan.weights)} of weights and ${gibibytes(plan.kvCache)} of KV cache on each GPU of ${gibibytes(memory)}: ${plan.largestBatch} sequences of ${plan.maxModelLength} tokens at once`;

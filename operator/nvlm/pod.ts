@@ -72,6 +72,7 @@ export type PodProblemReason =
   | 'CrashLoop'
   | 'NotReady'
   | 'SecretMissing'
+  | 'LeaderWorkerSetMissing'
   | 'InvalidTemplate';
 export interface PodProblem {
   readonly reason: PodProblemReason;

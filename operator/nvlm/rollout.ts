@@ -44,7 +44,11 @@ export interface RolloutPlan {
 }
 
 const isServing = (pod: RolloutPod): boolean => pod.isReady && !pod.isDraining;
-const hasDrained = (pod: RolloutPod, { drainTimeoutMs, minDrainMs }: RolloutInput): boolean =>
+/** Whether it may go now. */
+export const hasDrained = (
+  pod: RolloutPod,
+  { drainTimeoutMs, minDrainMs }: Pick<RolloutInput, 'drainTimeoutMs' | 'minDrainMs'>,
+): boolean =>
   !pod.isReady ||
   pod.drainingMs >= drainTimeoutMs ||
   (pod.inFlight === 0 && pod.drainingMs >= minDrainMs);

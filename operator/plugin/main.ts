@@ -8,7 +8,8 @@ import { styleText } from 'node:util';
 import { loadAllYaml } from '@kubernetes/client-node';
 import { engineObjects } from '#charts/engine-objects.ts';
 import { engineRevision } from '#charts/engine-pod.ts';
-import { engineSelector, LABELS, OPERATOR_NAME, selectorText } from '#charts/labels.ts';
+import { LABELS, memberSelector, OPERATOR_NAME, selectorText } from '#charts/labels.ts';
+import { isGrouped, leaderWorkerSet } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
 import { API_VERSION, KIND, type NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import {
@@ -101,6 +102,19 @@ async function list<T extends KubeObject>(
   return ((await client.request({ method: 'GET', path, query })) as KubeList<T>).items;
 }
 
+/** Of a kind that the cluster may not serve. */
+async function listServed(
+  path: string,
+  query: Record<string, string>,
+): Promise<readonly KubeObject[]> {
+  try {
+    return await list(path, query);
+  } catch (error) {
+    if (isNotFound(error)) return [];
+    throw error;
+  }
+}
+
 async function find(
   type: Parameters<typeof objectPath>[0],
   objectName: string,
@@ -125,16 +139,17 @@ async function look(deployment: NVLMDeployment & KubeObject): Promise<Seen> {
     RESOURCES.podDisruptionBudget,
     RESOURCES.networkPolicy,
     RESOURCES.job,
+    RESOURCES.leaderWorkerSet,
   ];
   const [pods, events, ...children] = await Promise.all([
     list<PodObject>(collectionPath(RESOURCES.pod, namespace), {
-      labelSelector: selectorText(engineSelector(own)),
+      labelSelector: selectorText(memberSelector(own)),
     }),
     list<EventObject>(collectionPath(RESOURCES.event, namespace), {
       fieldSelector: `regarding.uid=${uid}`,
     }),
     ...kinds.map(async (type) =>
-      (await list(collectionPath(type, namespace), { labelSelector })).map((child) => ({
+      (await listServed(collectionPath(type, namespace), { labelSelector })).map((child) => ({
         ...child,
         kind: type.kind,
       })),
@@ -214,7 +229,9 @@ async function planOne(written: KubeObject): Promise<void> {
   tell(`${KIND} ${namespace}/${written.metadata.name}`, before, after);
   const image = await engineImage();
   const props = propsOf(after, image);
-  const wanted = engineObjects(props) as readonly KubeObject[];
+  const [was, is] = [before && engineRevision(propsOf(before, image)), engineRevision(props)];
+  const groups = isGrouped(after) ? [leaderWorkerSet(props, is, after.spec.replicas)] : [];
+  const wanted = [...engineObjects(props), ...groups] as readonly KubeObject[];
   for (const child of wanted) {
     const live = await find(resourceOf(child), child.metadata.name);
     // Nothing can belong to an object that is only rehearsed.
@@ -222,22 +239,23 @@ async function planOne(written: KubeObject): Promise<void> {
       ownerReferences?: unknown;
     };
     const rehearsed = before === undefined ? { ...child, metadata } : child;
-    tell(
-      `${child.kind} ${child.metadata.name}`,
-      live,
-      await client.apply(resourceOf(child), rehearsed, {
-        ...dryRun,
-        fieldManager: 'nvlm-operator',
-      }),
-    );
+    const title = `${child.kind} ${child.metadata.name}`;
+    try {
+      const options = { ...dryRun, fieldManager: 'nvlm-operator' };
+      tell(title, live, await client.apply(resourceOf(child), rehearsed, options));
+    } catch (error) {
+      if (!isNotFound(error) || !groups.some((group) => group === child)) throw error;
+      console.log(`! ${title}: the cluster does not serve LeaderWorkerSet; install it first`);
+    }
   }
-  const [was, is] = [before && engineRevision(propsOf(before, image)), engineRevision(props)];
-  if (was === undefined) console.log(`+ ${after.spec.replicas} pods of revision ${is}`);
+  const { pipeline } = after.spec.parallelism;
+  const what = isGrouped(after) ? `groups of ${pipeline} pods` : 'pods';
+  if (was === undefined) console.log(`+ ${after.spec.replicas} ${what} of revision ${is}`);
   else if (was !== is)
-    console.log(`~ ${after.spec.replicas} pods roll out, revision ${was} -> ${is}`);
+    console.log(`~ ${after.spec.replicas} ${what} roll out, revision ${was} -> ${is}`);
   else if (before?.spec.replicas !== after.spec.replicas)
-    console.log(`~ pods: ${before?.spec.replicas} -> ${after.spec.replicas}`);
-  else console.log('= pods stay as they are');
+    console.log(`~ ${what}: ${before?.spec.replicas} -> ${after.spec.replicas}`);
+  else console.log(`= ${what} stay as they are`);
 }
 
 function tell(title: string, before: KubeObject | undefined, after: KubeObject): void {

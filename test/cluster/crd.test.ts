@@ -40,6 +40,10 @@ const accepted: Readonly<Record<string, Spec>> = {
   'tensor parallel 8': { model: hub, parallelism: { tensor: 8 } },
   'tensor parallel 16': { model: hub, parallelism: { tensor: 16 } },
   'a pipeline over nodes': { model: hub, parallelism: { tensor: 8, pipeline: 4 } },
+  'a pipeline within a rack': {
+    model: hub,
+    parallelism: { tensor: 8, pipeline: 2, exclusiveTopology: 'topology.example.com/rack' },
+  },
   'Sequential mode': withBatch({ mode: 'Sequential' }),
   'Static mode with its window': withBatch({ mode: 'Static', staticWindow: '50ms' }),
   'Threads mode with its workers': withBatch({ mode: 'Threads', threads: 4 }),
@@ -143,6 +147,14 @@ const refused: Readonly<Record<string, readonly [Spec, RegExp]>> = {
   'tensor parallel 3': [{ model: hub, parallelism: { tensor: 3 } }, /must be 1, 2, 4, 8 or 16/],
   'tensor parallel 32': [{ model: hub, parallelism: { tensor: 32 } }, /parallelism\.tensor/],
   'a pipeline of nothing': [{ model: hub, parallelism: { pipeline: 0 } }, /parallelism\.pipeline/],
+  'a rack without a pipeline': [
+    { model: hub, parallelism: { exclusiveTopology: 'topology.example.com/rack' } },
+    /places the pods of a pipeline/,
+  ],
+  'a rack that is no label key': [
+    { model: hub, parallelism: { pipeline: 2, exclusiveTopology: 'my rack' } },
+    /exclusiveTopology/,
+  ],
   'a pipeline in another mode': [
     { model: hub, parallelism: { pipeline: 2 }, batchPolicy: { mode: 'Static' } },
     /a pipeline needs batchPolicy\.mode Continuous/,

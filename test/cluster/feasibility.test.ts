@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import type { PodObject } from '#operator/nvlm/pod.ts';
+import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
+import { describePods, endDescribeJob } from '../support/cluster/describe-jobs.ts';
 import { createNodes } from '../support/cluster/nodes.ts';
 import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
 import { eventually } from '../support/cluster/processes.ts';
@@ -25,53 +25,9 @@ describe('feasibility on a real control plane', { skip: noCluster(), timeout: 60
   });
   after(() => cluster?.stop());
 
-  const describers = async (name: string): Promise<readonly PodObject[]> => {
-    const list = (await cluster.client.request({
-      method: 'GET',
-      path: collectionPath(RESOURCES.pod, 'default'),
-      query: { labelSelector: `serving.nvlm.dev/describes=${name}` },
-    })) as KubeList<PodObject>;
-    return list.items;
-  };
-
-  /** Ends the Job's pod as a kubelet reports it. */
-  const report = async (name: string, message: string, exitCode: number): Promise<void> => {
-    await eventually(
-      `the Job of ${name} has a pod`,
-      async () => (await describers(name)).length > 0,
-    );
-    for (const { metadata } of await describers(name)) {
-      const time = new Date().toISOString();
-      await cluster.client.request({
-        method: 'PATCH',
-        path: `${objectPath(RESOURCES.pod, metadata.name, 'default')}/status`,
-        contentType: 'application/merge-patch+json',
-        body: {
-          status: {
-            phase: exitCode === 0 ? 'Succeeded' : 'Failed',
-            containerStatuses: [
-              {
-                name: 'describe',
-                image: 'nvlm-engine:dev',
-                imageID: '',
-                ready: false,
-                restartCount: 0,
-                state: {
-                  terminated: {
-                    exitCode,
-                    reason: 'Completed',
-                    message,
-                    startedAt: time,
-                    finishedAt: time,
-                  },
-                },
-              },
-            ],
-          },
-        },
-      });
-    }
-  };
+  const describers = (name: string) => describePods(cluster.client, name);
+  const report = (name: string, message: string, exitCode: number): Promise<void> =>
+    endDescribeJob(cluster.client, name, message, exitCode);
 
   test('a spec that cannot fit is refused with the number to change before any pod is made, and runs once it is changed', async () => {
     await deployments.create('large', { parallelism: { tensor: 4 } });

@@ -88,6 +88,36 @@ describe('feasibility', () => {
     assert.deepEqual([waiting.accepted.status, waiting.isWaiting], ['Unknown', true]);
   });
 
+  test('replicas of several pods need an engine that says that it can, and the LeaderWorkerSet kind', () => {
+    const two = deployment({ parallelism: { tensor: 8, pipeline: 2 } });
+    const reasonOf = (described: Described, servesGroups: boolean): string[] => {
+      const { accepted, isWaiting } = judgeFeasibility(two, described, servesGroups);
+      return [accepted.status, accepted.reason, isWaiting ? 'waiting' : ''];
+    };
+    const can: Described = { ...known, features: ['pipeline-over-pods'] };
+    assert.deepEqual(reasonOf(can, true), ['True', 'Feasible', '']);
+    assert.deepEqual(reasonOf(can, false), ['False', 'LeaderWorkerSetMissing', '']);
+    assert.deepEqual(reasonOf(known, true), ['False', 'PipelineUnsupported', '']);
+    assert.match(judgeFeasibility(two, known).accepted.message, /pipeline is 2.*Set pipeline to 1/);
+    const waiting: Described = { state: 'waiting', of: 'job', lookAgainMs: 1 };
+    assert.deepEqual(reasonOf(waiting, true), ['Unknown', 'ModelUnknown', 'waiting']);
+    assert.deepEqual(reasonOf(waiting, false), ['False', 'LeaderWorkerSetMissing', '']);
+    // An engine that did not answer is not started in groups, one that could not read the model is.
+    const silent: Described = { state: 'unknown', of: 'job', why: 'no answer' };
+    assert.deepEqual(reasonOf(silent, true), ['Unknown', 'ModelUnknown', 'waiting']);
+    const blind: Described = { ...silent, features: ['pipeline-over-pods'] };
+    assert.deepEqual(reasonOf(blind, true), ['True', 'ModelUnknown', '']);
+    assert.deepEqual(reasonOf({ ...silent, features: [] }, true), [
+      'False',
+      'PipelineUnsupported',
+      '',
+    ]);
+    const { model } = judgeFeasibility(two, can);
+    const remembered = deployment({}, { model });
+    assert.deepEqual(model?.features, ['pipeline-over-pods']);
+    assert.equal(remembered.status?.model?.features?.length, 1);
+  });
+
   test('learning the size of the weights is no new revision', () => {
     const props = propsOf(deployment());
     assert.equal(engineRevision({ ...props, weightsBytes: weightBytes }), engineRevision(props));
@@ -129,6 +159,9 @@ describe('what is known of a model', () => {
   test('the answer of the Job, and from then on the status', () => {
     const answer = JSON.stringify({ config, weightBytes });
     assert.deepEqual(look(one, [pod(answer)]), { state: 'known', of: name, config, weightBytes });
+    const able = JSON.stringify({ config, weightBytes, features: ['pipeline-over-pods', 7, 'Ä'] });
+    const told = look(one, [pod(able)]);
+    assert.deepEqual(told.state === 'known' && told.features, ['pipeline-over-pods']);
     const status = { model: { of: name, config: JSON.stringify(config), weightBytes } };
     assert.equal(look(deployment({}, status), []).state, 'known');
     const edited = deployment({ model: { ...one.spec.model, source: 'hf://other/model' } }, status);

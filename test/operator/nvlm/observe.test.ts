@@ -4,7 +4,7 @@ import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeObject } from '#operator/kube/resource.ts';
 import { ownerIndex, Store } from '#operator/kube/store.ts';
 import type { ControllerContext } from '#operator/nvlm/context.ts';
-import { observe } from '#operator/nvlm/observe.ts';
+import { groupIndex, observe } from '#operator/nvlm/observe.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -28,17 +28,43 @@ const pod = (name: string, deletionTimestamp?: string): PodObject =>
     status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
   }) as PodObject;
 
-function world(pods: readonly PodObject[]) {
+const groupPod = (group: number, worker: number, set = 'chat-group'): PodObject => {
+  const one = pod(worker === 0 ? `${set}-${group}` : `${set}-${group}-${worker}`);
+  const labels = {
+    ...one.metadata.labels,
+    'leaderworkerset.sigs.k8s.io/name': set,
+    'leaderworkerset.sigs.k8s.io/group-index': String(group),
+    'leaderworkerset.sigs.k8s.io/worker-index': String(worker),
+  };
+  return { ...one, metadata: { ...one.metadata, ownerReferences: [], labels } };
+};
+
+const setOf = (uid: string, replicas: number): KubeObject => ({
+  apiVersion: 'leaderworkerset.x-k8s.io/v1',
+  kind: 'LeaderWorkerSet',
+  metadata: {
+    name: 'chat-group',
+    namespace: 'ns',
+    resourceVersion: '1',
+    ownerReferences: [{ apiVersion: 'v1', kind: 'NVLMDeployment', name: 'chat', uid }],
+  },
+  spec: { replicas },
+});
+
+function world(pods: readonly PodObject[], groupSet?: KubeObject) {
   const deployments = new Store<NVLMDeployment & KubeObject>({ owner: ownerIndex });
   deployments.set({
     metadata: { name: 'chat', namespace: 'ns', uid: 'u', resourceVersion: '1' },
   } as NVLMDeployment & KubeObject);
-  const podStore = new Store<PodObject>({ owner: ownerIndex });
+  const podStore = new Store<PodObject>({ owner: ownerIndex, group: groupIndex });
+  const groupSets = new Store<KubeObject>({ owner: ownerIndex });
+  if (groupSet !== undefined) groupSets.set(groupSet);
   for (const one of pods) podStore.set(one);
   const depths = new DepthBook(new FakeClock());
   const context = {
     deployments,
     pods: podStore,
+    children: new Map([['LeaderWorkerSet', groupSets]]),
     depths,
     now: () => now,
   } as unknown as ControllerContext;
@@ -74,4 +100,25 @@ test('requests in a pod are unknown until it has answered, and again when it sto
 test('a deployment that is gone is not observed', () => {
   const { context } = world([]);
   assert.equal(observe(context, 'ns/ghost'), undefined);
+});
+
+test('a group counts once, by its leader; pods of another set are not looked at', () => {
+  const pods = [pod('bare'), groupPod(0, 0), groupPod(0, 1), groupPod(1, 0), groupPod(1, 1)];
+  const { context } = world([...pods, groupPod(0, 0, 'other-group')], setOf('u', 2));
+  const seen = observe(context, 'ns/chat');
+  assert.deepEqual(
+    seen?.rolloutPods.map(({ name }) => name),
+    ['bare', 'chat-group-0', 'chat-group-1'],
+  );
+  assert.deepEqual(
+    seen?.leaders.map(({ index }) => index),
+    [0, 1],
+  );
+  assert.equal(seen?.pods.length, 5);
+  assert.equal(seen?.groupSet?.spec.replicas, 2);
+});
+
+test('a LeaderWorkerSet of the same name that somebody else made is not ours', () => {
+  const { context } = world([], setOf('another', 2));
+  assert.equal(observe(context, 'ns/chat')?.groupSet, undefined);
 });

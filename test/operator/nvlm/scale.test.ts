@@ -4,7 +4,7 @@ import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { type KubeObject, objectPath } from '#operator/kube/resource.ts';
 import { ownerIndex, Store } from '#operator/kube/store.ts';
 import { type ControllerContext, NVLM_RESOURCE } from '#operator/nvlm/context.ts';
-import { observe } from '#operator/nvlm/observe.ts';
+import { groupIndex, observe } from '#operator/nvlm/observe.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
 import { scale } from '#operator/nvlm/scale.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
@@ -39,7 +39,7 @@ describe('a deployment that may sleep', () => {
     };
     clock = new FakeClock();
     depths = new DepthBook(clock);
-    const pods = new Store<PodObject>({ owner: ownerIndex });
+    const pods = new Store<PodObject>({ owner: ownerIndex, group: groupIndex });
     pods.set({
       apiVersion: 'v1',
       kind: 'Pod',
@@ -57,6 +57,7 @@ describe('a deployment that may sleep', () => {
     context = {
       client,
       pods,
+      children: new Map(),
       depths,
       deployments: new Store<NVLMDeployment & KubeObject>({ owner: ownerIndex }),
       now: () => now,
