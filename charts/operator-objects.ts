@@ -220,6 +220,8 @@ function deployment(props: OperatorProps): KubeObject {
                 { name: 'metrics-api', containerPort: PORTS.metricsApi, protocol: 'TCP' },
               ],
               resources,
+              // On a busy machine Node alone needs longer to load than a liveness probe would wait.
+              startupProbe: { ...probe('/healthz'), failureThreshold: 24 },
               livenessProbe: probe('/healthz'),
               readinessProbe: probe('/readyz'),
               securityContext: {
