@@ -9,6 +9,7 @@ import { createTar } from './tar.mjs';
 const compress = promisify(gzip);
 const sha256 = (data) => `sha256:${createHash('sha256').update(data).digest('hex')}`;
 const manifestType = 'application/vnd.oci.image.manifest.v1+json';
+const layerType = 'application/vnd.oci.image.layer.v1.tar';
 const billType = 'application/vnd.cyclonedx+json';
 
 /**
@@ -20,10 +21,19 @@ const billType = 'application/vnd.cyclonedx+json';
  * @param {string} image.reference Full name and tag.
  * @param {string} image.bill
  * @param {number} image.time Seconds since 1970.
+ * @param {'gzip' | 'none'} [image.compression] Of the layers.
  * @param {(fraction: number) => void} [image.onProgress]
  * @returns {Promise<{ digest: string, files: { path: string, data: Buffer }[] }>}
  */
-export async function createImage({ layers, config, reference, bill, time, onProgress }) {
+export async function createImage({
+  layers,
+  config,
+  reference,
+  bill,
+  time,
+  compression = 'gzip',
+  onProgress,
+}) {
   const blobs = new Map();
   const put = (mediaType, data) => {
     const digest = sha256(data);
@@ -38,7 +48,9 @@ export async function createImage({ layers, config, reference, bill, time, onPro
     const tar = createTar(entries, time);
     diffIds.push(sha256(tar));
     descriptors.push(
-      put('application/vnd.oci.image.layer.v1.tar+gzip', await compress(tar, { level: 6 })),
+      compression === 'none'
+        ? put(layerType, tar)
+        : put(`${layerType}+gzip`, await compress(tar, { level: 6 })),
     );
     onProgress?.((index + 1) / layers.length);
   }

@@ -1,12 +1,12 @@
 /** etcd, kube-apiserver and, when asked for, controller manager, scheduler and KWOK: real, in a temporary folder, on free ports. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { connectKube, type KubeClient, loadKubeConfig } from '#operator/kube/client.ts';
 import { type KubeObject, objectPath, resourceOf } from '#operator/kube/resource.ts';
 import { buildCluster } from '../../../scripts/cluster/build.mjs';
 import { type ClusterPki, createPki } from './pki.ts';
 import { type Child, eventually, freePorts, SETUP_MS, startChild } from './processes.ts';
+import { type ClusterFolder, createClusterFolder } from './state.ts';
 
 export interface ControlPlaneOptions {
   /** Only etcd and the API server. */
@@ -20,12 +20,17 @@ export interface ControlPlaneOptions {
   readonly podCidr?: string;
   /** Address of this host that EndpointSlices may name; loopback when nothing outside the API server calls it. */
   readonly hostAddress?: string;
+  /** Of ClusterIPs; the API server's own is the first. */
+  readonly serviceCidr?: string;
+  /** Made already, for what has to be there first; else one is made. Goes when the control plane stops. */
+  readonly state?: ClusterFolder;
   readonly apiServerArgs?: readonly string[];
   readonly controllerArgs?: readonly string[];
 }
 
 export interface ControlPlane {
   readonly folder: string;
+  readonly state: ClusterFolder;
   readonly server: string;
   /** Of the administrator. */
   readonly kubeconfig: string;
@@ -49,16 +54,19 @@ export async function startControlPlane({
   crds = [],
   podCidr = '10.251.0.1/24',
   hostAddress = '127.0.0.1',
+  serviceCidr = '10.96.0.0/16',
+  state: existing,
   apiServerArgs = [],
   controllerArgs = [],
 }: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const programs = await buildCluster();
-  const folder = mkdtempSync(join(tmpdir(), 'nvlm-cluster-'));
+  const state = existing ?? (await createClusterFolder());
+  const folder = state.path;
   for (const name of ['pki', 'log', 'etcd']) mkdirSync(join(folder, name));
   const [apiPort = 0, etcdPort = 0, peerPort = 0, controllerPort = 0, schedulerPort = 0] =
     await freePorts(5);
   const service = ['kubernetes', 'kubernetes.default', 'kubernetes.default.svc'];
-  const hosts = ['localhost', ...service, '127.0.0.1', '10.96.0.1', hostAddress];
+  const hosts = ['localhost', ...service, '127.0.0.1', firstOf(serviceCidr), hostAddress];
   const pki = await createPki(join(folder, 'pki'), [...new Set(hosts)]);
   const server = `https://${hostAddress}:${apiPort}`;
   const etcdUrl = `http://127.0.0.1:${etcdPort}`;
@@ -93,7 +101,7 @@ export async function startControlPlane({
       '--bind-address=0.0.0.0',
       `--secure-port=${apiPort}`,
       `--advertise-address=${hostAddress === '127.0.0.1' ? '10.255.255.1' : hostAddress}`,
-      '--service-cluster-ip-range=10.96.0.0/16',
+      `--service-cluster-ip-range=${serviceCidr}`,
       '--authorization-mode=Node,RBAC',
       '--allow-privileged=true',
       `--client-ca-file=${pki.path('ca')}`,
@@ -153,12 +161,11 @@ export async function startControlPlane({
   };
   const parts = new Map<string, Child>();
   const start = (part: string): void => {
-    parts.set(
-      part,
-      startChild(part, join(programs, part), commands[part] ?? [], {
-        logFile: join(folder, 'log', `${part}.log`),
-      }),
-    );
+    const child = startChild(part, join(programs, part), commands[part] ?? [], {
+      logFile: join(folder, 'log', `${part}.log`),
+    });
+    state.addProcess(child.process.pid);
+    parts.set(part, child);
   };
   const log = (part: string): string => parts.get(part)?.tail() ?? '';
   const isReady = (): Promise<void> =>
@@ -171,7 +178,7 @@ export async function startControlPlane({
   const stop = async (): Promise<void> => {
     const order = ['kwok', 'kube-scheduler', 'kube-controller-manager', 'kube-apiserver', 'etcd'];
     for (const part of order) await parts.get(part)?.stop('SIGTERM', 5000);
-    rmSync(folder, { recursive: true, force: true });
+    await state.remove();
   };
 
   try {
@@ -199,6 +206,7 @@ export async function startControlPlane({
   }
   return {
     folder,
+    state,
     server,
     kubeconfig: admin,
     client,
@@ -215,6 +223,9 @@ export async function startControlPlane({
     stop,
   };
 }
+
+const firstOf = (cidr: string): string =>
+  cidr.replace(/(\d+)\/\d+$/, (_, last: string) => String(Number(last) + 1));
 
 /** /readyz answers `ok` in plain text, which is no JSON: that error is the good answer. */
 function readyz(error: unknown): boolean {

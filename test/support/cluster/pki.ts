@@ -103,6 +103,8 @@ export interface ClusterPki {
   readonly frontProxyAuthority: KeyPair;
   /** Path of a certificate; its key is beside it as `.key`. */
   path(name: string): string;
+  /** Issues and writes one more. */
+  certificate(name: string, request: CertificateRequest): Promise<void>;
   /** Writes a kubeconfig for a user of the cluster's authority; answers its path. */
   kubeconfig(name: string, server: string, user: CertificateRequest): Promise<string>;
   /** A kubeconfig for a bearer token. */
@@ -161,6 +163,9 @@ export async function createPki(
     authority,
     frontProxyAuthority,
     path,
+    async certificate(name, request) {
+      write(name, await issueCertificate(authority, request));
+    },
     async kubeconfig(name, server, user) {
       const pair = await issueCertificate(authority, user);
       return writeConfig(name, server, {

@@ -1,5 +1,5 @@
 /** Child processes of a test: started with their output kept, awaited, stopped by id. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,6 +20,12 @@ export interface ChildOptions {
   readonly logFile: string;
 }
 
+/** The kernel ends the child when its parent was killed and could not. */
+const dieTogether =
+  process.platform === 'linux' && spawnSync('setpriv', ['--version']).status === 0
+    ? ['setpriv', '--pdeathsig', 'KILL']
+    : [];
+
 export function startChild(
   name: string,
   command: string,
@@ -27,7 +33,8 @@ export function startChild(
   { env = {}, cwd, logFile }: ChildOptions,
 ): Child {
   const log = openSync(logFile, 'a');
-  const child = spawn(command, args, {
+  const [program = command, ...rest] = [...dieTogether, command, ...args];
+  const child = spawn(program, rest, {
     stdio: ['ignore', log, log],
     env: { ...process.env, ...env },
     ...(cwd !== undefined && { cwd }),
@@ -92,27 +99,30 @@ export interface WaitOptions {
   readonly intervalMs?: number;
   /** Added to the error of a timeout. */
   readonly explain?: () => string | Promise<string>;
+  /** True ends the wait at once: it can come no more. */
+  readonly isHopeless?: () => boolean;
 }
 
 /** Calls `probe` until it gives something truthy; a throwing probe counts as not yet. Rejects with the last error in its message. */
 export async function eventually<T>(
   what: string,
   probe: () => Promise<T> | T,
-  { timeoutMs = 30_000, intervalMs = 100, explain }: WaitOptions = {},
-): Promise<T> {
+  { timeoutMs = 30_000, intervalMs = 100, explain, isHopeless }: WaitOptions = {},
+): Promise<NonNullable<T>> {
   const deadline = performance.now() + timeoutMs;
   let last: unknown;
   for (;;) {
     try {
       last = await probe();
-      if (last) return last as T;
+      if (last) return last as NonNullable<T>;
     } catch (error) {
       last = error;
     }
-    if (performance.now() > deadline) break;
+    if (isHopeless?.() || performance.now() > deadline) break;
     await sleep(intervalMs);
   }
   const detail = last instanceof Error ? last.message : JSON.stringify(last);
   const more = explain ? `\n${await explain()}` : '';
-  throw new Error(`Not within ${timeoutMs / 1000} s: ${what}. Last: ${detail}${more}`);
+  const when = isHopeless?.() ? 'No more' : `Not within ${timeoutMs / 1000} s`;
+  throw new Error(`${when}: ${what}. Last: ${detail}${more}`);
 }
