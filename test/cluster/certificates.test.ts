@@ -7,7 +7,7 @@ import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { Deployments, FAST_SCALING } from '../support/cluster/deployments.ts';
 import { NAMESPACE, startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
 import { createAuthority, issueCertificate } from '../support/cluster/pki.ts';
-import { eventually } from '../support/cluster/processes.ts';
+import { eventually, SETUP_MS } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const metricPath =
@@ -39,7 +39,7 @@ describe('certificates that change under a real HPA controller', {
     await deployments.create('chat', {
       autoscaling: { maxReplicas: 8, targetQueueDepth: 4, behavior: FAST_SCALING },
     });
-    await deployments.untilReady('chat');
+    await deployments.untilReady('chat', { timeoutMs: SETUP_MS });
     await follows(8);
   });
   after(() => cluster?.stop());
