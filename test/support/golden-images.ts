@@ -35,6 +35,12 @@ export async function readTiles(name: string): Promise<Float32Array[]> {
   );
 }
 
+/** Of a difference, over all of a picture's values. */
+export interface Spread {
+  readonly max: number;
+  readonly rms: number;
+}
+
 interface Statistics {
   readonly shape: readonly number[];
   readonly mean: number;
@@ -52,8 +58,8 @@ export interface GoldenVision {
   readonly vit_last_tile_tail: string;
   readonly features_head: string;
   readonly features_tail: string;
-  readonly vit_bf16_error: { readonly max: number };
-  readonly features_bf16_error: { readonly max: number };
+  readonly vit_bf16_error: Spread;
+  readonly features_bf16_error: Spread;
   readonly full?: { readonly vit: string; readonly features: string };
 }
 
@@ -66,6 +72,9 @@ export interface GoldenImageCase {
   readonly logits: Float32Array;
   readonly greedyIds: readonly number[];
   readonly safeSteps: number;
+  readonly top5Ids: readonly (readonly number[])[];
+  /** Difference of the reference's own logits in bf16, over the steps of the golden tokens. */
+  readonly bf16Error: Spread;
 }
 
 export function readGoldenVision(preset: Preset) {
@@ -78,7 +87,7 @@ export function readGoldenVision(preset: Preset) {
     return Uint8Array.from(bytes.subarray(offset, offset + nbytes)).buffer;
   };
   const floats = (name: string) => new Float32Array(slice(name));
-  const { cases, overlay, vision_pad_id } = read('cases.json');
+  const { cases, overlay, valid_ids, vision_pad_id } = read('cases.json');
   const imageCases = cases
     .filter(({ images }: { images: readonly string[] }) => images.length > 0)
     .map(
@@ -92,6 +101,8 @@ export function readGoldenVision(preset: Preset) {
         logits: floats(entry.logits),
         greedyIds: entry.greedy.ids,
         safeSteps: entry.greedy.safe_steps,
+        top5Ids: entry.greedy.top5_ids,
+        bf16Error: entry.bf16_forced,
       }),
     ) as GoldenImageCase[];
   return {
@@ -99,6 +110,7 @@ export function readGoldenVision(preset: Preset) {
     images: read('vision.json') as Readonly<Record<string, GoldenVision>>,
     imageCases,
     contextId: vision_pad_id as number,
+    validIds: valid_ids as number,
     overlay: overlay as
       | {
           readonly case: string;

@@ -1,4 +1,5 @@
 /** Runs a program token by token over a block table, greedily or along given ids, and keeps every step's logits. */
+import assert from 'node:assert/strict';
 import type { Backend } from '#kernels/backend.ts';
 import type { ComputeType, Program } from '#kernels/program.ts';
 import type { StepInputs } from '#kernels/step.ts';
@@ -67,6 +68,29 @@ export async function runGreedy(
     await runner.close();
     await loaded.close();
   }
+}
+
+/**
+ * The rule for bf16: at the first token that is not the golden one, each side's choice is among the other's five best.
+ * `top5Ids`: the golden five of each step.
+ */
+export function assertCloseAtDivergence(
+  golden: {
+    readonly id: string;
+    readonly greedyIds: readonly number[];
+    readonly top5Ids: readonly (readonly number[])[];
+  },
+  run: GreedyRun,
+): void {
+  const step = run.ids.findIndex((id, index) => id !== golden.greedyIds[index]);
+  if (step === -1) return;
+  const ours = run.ids[step]!;
+  const theirs = golden.greedyIds[step]!;
+  assert.ok(golden.top5Ids[step]!.includes(ours), `${golden.id}: step ${step} chose ${ours}`);
+  assert.ok(
+    topIds(run.logits[step]!, 5).includes(theirs),
+    `${golden.id}: step ${step} ranks ${theirs} below 5`,
+  );
 }
 
 /** The `count` ids of the highest logits, best first, ties to the lower id. */

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { buildProgram } from '#engine/model/registry.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
 import { testBackends } from '../../support/backends.ts';
-import { type GoldenCase, PRESETS, type Preset, readGolden } from '../../support/golden.ts';
-import { runGreedy, topIds } from '../../support/greedy.ts';
+import { PRESETS, type Preset, readGolden } from '../../support/golden.ts';
+import { assertCloseAtDivergence, runGreedy } from '../../support/greedy.ts';
 
 /** Absolute, where rotary angles are computed in fp32: the fixtures' README. */
 const LOGIT_TOLERANCE = 2e-4;
@@ -57,20 +57,4 @@ for (const { name, create, skip } of testBackends()) {
       }
     });
   }
-}
-
-/** The rule for bf16: at the first differing token each side's choice is in the other's top 5. */
-function assertCloseAtDivergence(
-  golden: GoldenCase,
-  run: { readonly ids: readonly number[]; readonly logits: readonly Float32Array[] },
-): void {
-  const step = run.ids.findIndex((id, index) => id !== golden.greedyIds[index]);
-  if (step === -1) return;
-  const ours = run.ids[step]!;
-  const theirs = golden.greedyIds[step]!;
-  assert.ok(golden.top5Ids[step]!.includes(ours), `${golden.id}: step ${step} chose ${ours}`);
-  assert.ok(
-    topIds(run.logits[step]!, 5).includes(theirs),
-    `${golden.id}: step ${step} ranks ${theirs} below 5`,
-  );
 }
