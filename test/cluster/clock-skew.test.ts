@@ -99,32 +99,6 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     });
   });
 
-  test('a pod that is being deleted is not taken for lost before its time', async () => {
-    const [pod] = await deployments.pods('chat');
-    assert.ok(pod);
-    const path = objectPath(RESOURCES.pod, pod.metadata.name, 'default');
-    const hold = async (finalizers: readonly string[] | null) =>
-      cluster.client.request({
-        method: 'PATCH',
-        path,
-        contentType: 'application/merge-patch+json',
-        body: { metadata: { finalizers } },
-      });
-    await hold(['test.nvlm.dev/hold']);
-    await cluster.kubectl('delete', 'pod', pod.metadata.name, '--wait=false');
-    for (let i = 0; i < 10; i++) {
-      const pods = await deployments.pods('chat');
-      assert.equal(
-        pods.length,
-        2,
-        `no third pod: maxSurge is 0; ${pods.map((one) => one.metadata.name)}`,
-      );
-      await sleep(500);
-    }
-    await hold(null);
-    await deployments.untilReady('chat');
-  });
-
   test('streams that drain under the one behind are not cut by the one ahead that takes over', async () => {
     await deployments.create('streaming', { drain: { timeout: '10m' } });
     await deployments.untilReady('streaming', { timeoutMs: 60_000 });
