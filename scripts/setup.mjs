@@ -15,6 +15,7 @@ const commands = {
   bench: ['bench/main.ts'],
   plan: ['sizing/main.ts'],
   images: ['images/build.mjs'],
+  cluster: ['scripts/cluster/main.ts'],
   test: ['scripts/test.mjs'],
   build: undefined,
 };
