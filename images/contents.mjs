@@ -12,7 +12,14 @@ export const IMAGES = {
   engine: {
     description: 'Inference engine of NVLM on Kubernetes: tokens over WebSocket',
     folders: ['engine', 'kernels', 'options', 'sizing', 'web'],
-    files: ['kernels/build/nvlm.node', 'scripts/progress.mjs', 'package.json', 'LICENSE'],
+    files: [
+      'kernels/build/nvlm.node',
+      'models/nano/smollm2/config.json',
+      'models/nano/smollm2/model.safetensors',
+      'scripts/progress.mjs',
+      'package.json',
+      'LICENSE',
+    ],
     // The chat page gets their files; no source imports them.
     packages: ['marked', 'dompurify'],
     entrypoint: ['node', 'engine/main.ts'],

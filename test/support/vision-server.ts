@@ -23,6 +23,7 @@ export const loadTiny = (model: string, more: Partial<LoadOptions> = {}): Promis
 export async function serveTiny(
   model: LoadedModel,
   engine: GenerationEngine = model.startEngine({ mode: 'Continuous', maxSequences: 8, workers: 2 }),
+  eosTokenIds: readonly number[] = [],
 ): Promise<{ readonly server: RunningServer; readonly url: string }> {
   const server = createServer({
     engine,
@@ -33,7 +34,7 @@ export async function serveTiny(
       name: 'tiny',
       aliases: [],
       createdAt: 0,
-      eosTokenIds: [],
+      eosTokenIds,
       defaults: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 },
       version: 'test',
     },

