@@ -204,7 +204,8 @@ export class NVLMController {
   /** Without an HPA where it could not read the queue depth: the operator scales then. */
   #wantedObjects(props: EngineProps, described: Described): readonly KubeObject[] {
     const isForeign = this.#context.metricsState().status === 'foreign';
-    const describing = described.state === 'known' ? [] : [describeJob(props)];
+    const isRemembered = described.state === 'known' && described.isRemembered;
+    const describing = isRemembered ? [] : [describeJob(props)];
     const objects = [...describing, ...engineObjects(props)] as readonly KubeObject[];
     return objects.filter(({ kind }) => !isForeign || kind !== 'HorizontalPodAutoscaler');
   }

@@ -10,6 +10,8 @@ export type Described =
       readonly state: 'known';
       /** The Job that told it. */
       readonly of: string;
+      /** The status has it too, so the Job is needed no more. */
+      readonly isRemembered: boolean;
       readonly config: unknown;
       readonly weightBytes: number;
       /** See ENGINE_FEATURES; absent when the engine told none. */
@@ -45,6 +47,7 @@ export function whatIsDescribed(
     return {
       state: 'known',
       of,
+      isRemembered: true,
       config: JSON.parse(config),
       weightBytes,
       ...(features !== undefined && { features }),
@@ -61,6 +64,7 @@ export function whatIsDescribed(
       return {
         state: 'known',
         of,
+        isRemembered: false,
         ...answer,
         config: answer.config,
         weightBytes: answer.weightBytes ?? 0,

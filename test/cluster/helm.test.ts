@@ -155,7 +155,11 @@ describe('the Helm chart on a real control plane', { skip: noCluster(), timeout:
           method: 'POST',
           path: collectionPath(typeOf(object), 'default'),
           query: { dryRun: 'All', fieldValidation: 'Strict' },
-          body: object,
+          // What the other tests have made may have the same name.
+          body: {
+            ...object,
+            metadata: { ...object.metadata, name: `example-${object.metadata.name}` },
+          },
         });
         if (object.kind !== 'NVLMDeployment') continue;
         const { metadata, spec } = made as NVLMDeployment;

@@ -41,7 +41,7 @@ const propsOf = ({ spec }: NVLMDeployment, changes: Partial<EngineProps> = {}): 
   available: { podMonitor: false, leaderWorkerSet: false },
   ...changes,
 });
-const known: Described = { state: 'known', of: 'job', config, weightBytes };
+const known: Described = { state: 'known', of: 'job', isRemembered: true, config, weightBytes };
 
 describe('feasibility', () => {
   test('a spec that fits is accepted with what it leaves, and says so in numbers', () => {
@@ -158,12 +158,13 @@ describe('what is known of a model', () => {
 
   test('the answer of the Job, and from then on the status', () => {
     const answer = JSON.stringify({ config, weightBytes });
-    assert.deepEqual(look(one, [pod(answer)]), { state: 'known', of: name, config, weightBytes });
+    const ofJob = { state: 'known', of: name, isRemembered: false, config, weightBytes };
+    assert.deepEqual(look(one, [pod(answer)]), ofJob);
     const able = JSON.stringify({ config, weightBytes, features: ['pipeline-over-pods', 7, 'Ä'] });
     const told = look(one, [pod(able)]);
     assert.deepEqual(told.state === 'known' && told.features, ['pipeline-over-pods']);
     const status = { model: { of: name, config: JSON.stringify(config), weightBytes } };
-    assert.equal(look(deployment({}, status), []).state, 'known');
+    assert.deepEqual(look(deployment({}, status), []), { ...ofJob, isRemembered: true });
     const edited = deployment({ model: { ...one.spec.model, source: 'hf://other/model' } }, status);
     assert.equal(look(edited, []).state, 'waiting', 'another source is another model');
   });
