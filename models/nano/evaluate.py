@@ -56,12 +56,13 @@ def keep(directory: Path, asked, answers, of_each: int = 2):
     examples = []
     for picture, group in by_picture.items():
         kind = group[0][0][0]
-        if kept.get(kind, 0) == of_each or not all(answer == wanted for (*_, wanted), answer in group):
+        right = [(question, wanted) for (_, _, _, question, wanted), answer in group if answer == wanted]
+        if kept.get(kind, 0) == of_each or len(right) < 4:
             continue
         kept[kind] = kept.get(kind, 0) + 1
         name = f"{kind}-{kept[kind]}.png"
         (directory / name).write_bytes(picture)
-        questions = [{"question": question, "answer": wanted} for (_, _, _, question, wanted), _ in group]
+        questions = [{"question": question, "answer": wanted} for question, wanted in right]
         examples.append({"file": name, "questions": questions})
     (directory / "examples.json").write_text(json.dumps(examples, indent=2) + "\n")
 
@@ -72,7 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=800)
     parser.add_argument("--wrong", type=int, default=0, help="show this many wrong answers")
     parser.add_argument("--output", help="a JSON file for the counts")
-    parser.add_argument("--keep", type=Path, help="a directory for two pictures of each kind all of whose questions were answered rightly")
+    parser.add_argument("--keep", type=Path, help="a directory for pictures, two of each kind at most, with at least four questions that were answered rightly")
     given = parser.parse_args()
     asked = list(examples(given.pictures))
     with ThreadPoolExecutor(8) as pool:

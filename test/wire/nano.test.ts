@@ -19,7 +19,7 @@ interface Example {
   readonly questions: readonly { readonly question: string; readonly answer: string }[];
 }
 
-/** Pictures that training never saw, chosen because the committed weights answer all questions about them rightly. */
+/** Pictures that training never saw, with questions chosen because the committed weights answer them rightly. */
 const examples: readonly Example[] = JSON.parse(
   readFileSync('models/nano/examples/examples.json', 'utf8'),
 );
