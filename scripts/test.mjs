@@ -1,7 +1,7 @@
 /** `npm test [-- PATTERN ...]`: every test file this machine can run, or those whose path contains a pattern. */
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { node, root } from './build.mjs';
+import { buildAddon, node, root } from './build.mjs';
 import { buildCluster, findGo } from './cluster/build.mjs';
 import { buildHelm } from './cluster/helm.mjs';
 import { runForeground } from './command.mjs';
@@ -16,6 +16,9 @@ if (files.length === 0) {
 }
 
 // Minutes on a bare machine: before the first test, not inside the time that a test file is given.
+const { CI, NVLM_TEST_SANITIZE } = process.env;
+if ((CI || NVLM_TEST_SANITIZE) && files.includes('test/native/sanitize.test.ts'))
+  await buildAddon({ sanitize: true });
 if (findGo()) {
   if (files.some((file) => /^test\/(cluster|node)\//.test(file))) await buildCluster();
   const usesHelm = (file) =>
