@@ -16,6 +16,11 @@ export const A100_PRODUCTS = [
   'NVIDIA-A100-SXM-64GB',
 ] as const;
 
+/** Name by which `spec.template` reaches it. */
+const ENGINE_CONTAINER = 'engine';
+/** Ranks of one pod exchange sums through shared memory. */
+const shmGibibytes = (tensor: number): number => 2 * tensor;
+
 const preStopSeconds = 5;
 const shutdownMarginSeconds = 10;
 /** A slow hub or disk: a first start may take twice the time that the weights need at this rate. */
@@ -103,12 +108,28 @@ function serving({ weightsBytes }: EngineProps) {
   };
 }
 
+/**
+ * What the host does for the GPUs: a core for HTTP, tokens and scheduling and one for each rank; memory for the process and for all of
+ * /dev/shm. A limit in `spec.template` is a request too, as everywhere in Kubernetes: none of ours stands against it.
+ */
+function hostRequests({ parallelism, template }: EngineProps['spec']): Record<string, string> {
+  const { tensor } = parallelism;
+  const containers = (template?.spec?.containers ?? []) as readonly Partial<Container>[];
+  const own = containers.find(({ name }) => name === ENGINE_CONTAINER)?.resources as
+    | { readonly limits?: Readonly<Record<string, unknown>> }
+    | undefined;
+  const requests = { cpu: String(1 + tensor), memory: `${2 + shmGibibytes(tensor)}Gi` };
+  return Object.fromEntries(
+    Object.entries(requests).filter(([resource]) => own?.limits?.[resource] === undefined),
+  );
+}
+
 function engineContainer(props: EngineProps, role: PodRole): Container {
   const { spec, image, imagePullPolicy } = props;
   const { parallelism, accelerator, model, auth } = spec;
   const gpus = { [accelerator.resourceName]: String(parallelism.tensor) };
   return {
-    name: 'engine',
+    name: ENGINE_CONTAINER,
     image,
     imagePullPolicy,
     args: engineArguments(props),
@@ -123,8 +144,9 @@ function engineContainer(props: EngineProps, role: PodRole): Container {
             },
           ]),
     ],
-    // GPUs alone, and the same number as limit and request: pods of whole, equal GPU counts pack nodes without holes.
-    resources: { limits: gpus, requests: gpus },
+    // The same number of GPUs as limit and request, and CPU far below a GPU's share of its node: pods of whole, equal GPU counts pack
+    // nodes without holes. No limit of CPU or memory: what is free on the node is free to use.
+    resources: { limits: gpus, requests: { ...gpus, ...hostRequests(spec) } },
     ...(role === 'serving' && serving(props)),
     // What the engine says last is what the status of the NVLMDeployment tells of it.
     terminationMessagePolicy: 'FallbackToLogsOnError',
@@ -194,7 +216,10 @@ export function enginePodTemplate(props: EngineProps, role: PodRole = 'serving')
     ...(accelerator.runtimeClassName && { runtimeClassName: accelerator.runtimeClassName }),
     volumes: [
       { name: 'models', ...cacheVolume(spec.model.cache) },
-      { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: `${2 * parallelism.tensor}Gi` } },
+      {
+        name: 'shm',
+        emptyDir: { medium: 'Memory', sizeLimit: `${shmGibibytes(parallelism.tensor)}Gi` },
+      },
       { name: 'tmp', emptyDir: { sizeLimit: '1Gi' } },
       ...(auth === undefined
         ? []

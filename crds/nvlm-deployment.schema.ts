@@ -341,7 +341,8 @@ const template = objectOf<TemplateSpec>(
     ),
     spec: {
       type: 'object',
-      description: 'A partial PodSpec.',
+      description:
+        'A partial PodSpec. The container engine asks for 1 + tensor CPUs and 2 + 2 x tensor GiB of memory besides its GPUs; resources here say otherwise.',
       'x-kubernetes-preserve-unknown-fields': true,
     },
   },

@@ -99,12 +99,46 @@ describe('the engine’s pod', () => {
     const engine = template.spec.containers[0];
     assert.deepEqual(engine?.resources, {
       limits: { 'nvidia.com/gpu': '8' },
-      requests: { 'nvidia.com/gpu': '8' },
+      requests: { 'nvidia.com/gpu': '8', cpu: '9', memory: '18Gi' },
     });
     const text = JSON.stringify(template.spec.affinity);
     assert.match(text, /nvidia\.com\/gpu\.product.*NVIDIA-A100-SXM4-40GB.*NVIDIA-A100-SXM4-80GB/);
     assert.match(JSON.stringify(template.spec.volumes), /"sizeLimit":"16Gi"/);
   });
+
+  const requestsWith = (resources: object | undefined): object | undefined => {
+    const containers = [{ name: 'engine', ...(resources && { resources }) }];
+    const { requests } = engineOf({ template: { spec: { containers } } }).resources as {
+      requests?: object;
+    };
+    return requests;
+  };
+  for (const { what, resources, requests } of [
+    {
+      what: 'a core for the event loop and one for each GPU, and memory for the process and /dev/shm',
+      resources: undefined,
+      requests: { 'nvidia.com/gpu': '1', cpu: '2', memory: '4Gi' },
+    },
+    {
+      what: 'what the template asks for instead',
+      resources: { requests: { cpu: '500m', memory: '256Mi' }, limits: { memory: '1Gi' } },
+      requests: { 'nvidia.com/gpu': '1', cpu: '500m', memory: '256Mi' },
+    },
+    {
+      what: 'nothing that a limit of the template says already, so that the request is never above it',
+      resources: { limits: { cpu: '1', memory: '1Gi' } },
+      requests: { 'nvidia.com/gpu': '1' },
+    },
+    {
+      what: 'no CPU at all where the template takes it away',
+      resources: { requests: { cpu: null } },
+      requests: { 'nvidia.com/gpu': '1', memory: '4Gi' },
+    },
+  ]) {
+    test(`asks the host for ${what}`, () => {
+      assert.deepEqual(requestsWith(resources), requests);
+    });
+  }
 
   test('runs without root, without a token and on a read-only file system', () => {
     const { spec: pod } = enginePodTemplate(props());
