@@ -3,19 +3,10 @@ import { test } from 'node:test';
 import { FailureBackoff } from '#operator/nvlm/failure-backoff.ts';
 import type { RolloutPod } from '#operator/nvlm/rollout.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { rolloutPod } from '../../support/rollout-world.ts';
 
-const pod = (name: string, more: Partial<RolloutPod> = {}): RolloutPod => ({
-  name,
-  revision: 'r',
-  isReady: false,
-  isDraining: false,
-  isTerminating: false,
-  hasFailed: true,
-  inFlight: undefined,
-  drainingMs: 0,
-  createdAtMs: 0,
-  ...more,
-});
+const pod = (name: string, more: Partial<RolloutPod> = {}): RolloutPod =>
+  rolloutPod(name, 'r', { isReady: false, hasFailed: true, inFlight: undefined, ...more });
 const plan = (names: readonly string[]) => ({
   create: names.length,
   drain: [],

@@ -3,20 +3,13 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type GroupsPlan, type Leader, planGroups } from '#operator/nvlm/groups.ts';
 import type { RolloutPod } from '#operator/nvlm/rollout.ts';
+import {
+  checkPlanner,
+  DRAIN,
+  rolloutPod as pod,
+  RolloutWorld,
+} from '../../support/rollout-world.ts';
 
-const base = { drainTimeoutMs: 60_000, minDrainMs: 2000 };
-const pod = (name: string, revision: string, more: Partial<RolloutPod> = {}): RolloutPod => ({
-  name,
-  revision,
-  isReady: true,
-  isDraining: false,
-  isTerminating: false,
-  hasFailed: false,
-  inFlight: 0,
-  drainingMs: 0,
-  createdAtMs: 0,
-  ...more,
-});
 const leader = (index: number, more: Partial<RolloutPod> = {}): Leader => ({
   index,
   pod: pod(`chat-group-${index}`, 'grouped', more),
@@ -26,7 +19,7 @@ const drained = { isDraining: true, drainingMs: 3000 };
 describe('how many groups there are to be', () => {
   const plan = (groups: number, wanted: number, leaders: readonly Leader[]): GroupsPlan =>
     planGroups({
-      ...base,
+      ...DRAIN,
       pods: [],
       leaders,
       groups,
@@ -67,189 +60,86 @@ describe('how many groups there are to be', () => {
   });
 });
 
-interface World {
-  bare: RolloutPod[];
-  leaders: Leader[];
-  groups: number;
-  isGrouped: boolean;
-  wanted: number;
-  maxSurge: number;
-  maxUnavailable: number;
-  nextId: number;
-}
-type Action =
-  | { readonly kind: 'turn' | 'sync' | 'vanish' }
-  | { readonly kind: 'scale'; readonly wanted: number }
-  | { readonly kind: 'budget'; readonly maxSurge: number; readonly maxUnavailable: number }
-  | { readonly kind: 'start' | 'crash' | 'finish'; readonly pick: number }
-  | { readonly kind: 'reconcile'; readonly writes: number };
+/** Replicas that are single pods or groups, as the deployment says at the time; `sync` is the LeaderWorkerSet controller. */
+class GroupsWorld extends RolloutWorld<GroupsPlan> {
+  isGrouped = false;
+  groups = 0;
+  bare: readonly RolloutPod[] = [];
+  leaders: readonly Leader[] = [];
 
-const all = ({ bare, leaders }: World): RolloutPod[] => [...bare, ...leaders.map((one) => one.pod)];
-const serving = (world: World): number =>
-  all(world).filter((p) => p.isReady && !p.isDraining && !p.isTerminating).length;
-/** Replicas that have GPUs, or that the controller was told to make. */
-const holding = ({ bare, leaders, groups }: World): number =>
-  bare.length + groups + leaders.filter(({ index }) => index >= groups).length;
-
-function update(world: World, name: string, change: Partial<RolloutPod>): void {
-  world.bare = world.bare.map((p) => (p.name === name ? { ...p, ...change } : p));
-  world.leaders = world.leaders.map((one) =>
-    one.pod.name === name ? { ...one, pod: { ...one.pod, ...change } } : one,
-  );
-}
-
-/** As the LeaderWorkerSet controller does: what is above the number goes, what is missing below it is made. */
-function sync(world: World): void {
-  world.leaders = world.leaders.map((one) =>
-    one.index >= world.groups ? { ...one, pod: { ...one.pod, isTerminating: true } } : one,
-  );
-  const there = new Set(world.leaders.map(({ index }) => index));
-  for (let index = 0; index < world.groups; index++) {
-    if (!there.has(index)) world.leaders.push(leader(index, { isReady: false }));
+  pods(): readonly RolloutPod[] {
+    return [...this.bare, ...this.leaders.map((one) => one.pod)];
   }
-}
-
-function reconcile(world: World, writes = Number.POSITIVE_INFINITY): number {
-  const before = { serving: serving(world), holding: holding(world) };
-  const next = planGroups({
-    ...base,
-    pods: world.bare,
-    leaders: world.leaders,
-    groups: world.groups,
-    isGrouped: world.isGrouped,
-    wanted: world.wanted,
-    currentRevision: world.isGrouped ? 'grouped' : 'bare',
-    maxSurge: world.maxSurge,
-    maxUnavailable: world.maxUnavailable,
-  });
-  const steps = [
-    ...next.undrain.map((name) => () => update(world, name, { isDraining: false, drainingMs: 0 })),
-    ...next.drain.map((name) => () => update(world, name, { isDraining: true })),
-    ...next.delete.map((name) => () => update(world, name, { isTerminating: true })),
-    ...Array.from({ length: next.create }, () => () => {
-      world.bare.push(pod(`p${world.nextId++}`, 'bare', { isReady: false }));
-    }),
-    ...(next.groups === world.groups
-      ? []
-      : [
-          () => {
-            const lost = world.leaders.filter(
-              ({ index, pod: p }) => index >= next.groups && index < world.groups && p.isReady,
-            );
-            assert.ok(
-              lost.every(({ pod: p }) => p.isDraining),
-              'a serving group was taken away',
-            );
-            world.groups = next.groups;
-          },
-        ]),
-  ];
-  for (const step of steps.slice(0, writes)) {
-    step();
-    const floor = Math.min(before.serving, world.wanted - world.maxUnavailable);
-    assert.ok(serving(world) >= floor, `serving ${serving(world)} fell below ${floor}`);
-    const ceiling = Math.max(before.holding, world.wanted + world.maxSurge);
-    assert.ok(holding(world) <= ceiling, `replicas ${holding(world)} rose above ${ceiling}`);
-  }
-  return steps.length;
-}
-
-function act(world: World, action: Action): void {
-  const live = all(world).filter((p) => !p.isTerminating);
-  const picked = 'pick' in action ? live[action.pick % Math.max(live.length, 1)] : undefined;
-  switch (action.kind) {
-    case 'turn':
-      world.isGrouped = !world.isGrouped;
-      break;
-    case 'scale':
-      world.wanted = action.wanted;
-      break;
-    case 'budget':
-      world.maxSurge = action.maxSurge;
-      world.maxUnavailable = Math.max(action.maxUnavailable, action.maxSurge === 0 ? 1 : 0);
-      break;
-    case 'start':
-      if (picked) update(world, picked.name, { isReady: true, inFlight: action.pick % 3 });
-      break;
-    case 'crash':
-      if (picked) update(world, picked.name, { isReady: false });
-      break;
-    case 'finish':
-      if (picked) update(world, picked.name, { inFlight: 0, drainingMs: picked.drainingMs + 3000 });
-      break;
-    case 'sync':
-      sync(world);
-      break;
-    case 'vanish':
-      world.bare = world.bare.filter((p) => !p.isTerminating);
-      world.leaders = world.leaders.filter((one) => !one.pod.isTerminating);
-      break;
-    case 'reconcile':
-      reconcile(world, action.writes);
-  }
-}
-
-function settle(world: World): void {
-  for (let round = 0; round < 200; round++) {
-    const steps = reconcile(world);
-    sync(world);
-    const pending = all(world).some((p) => !p.isReady || p.isTerminating || p.isDraining);
-    if (steps === 0 && !pending) return;
-    const settled = (p: RolloutPod): RolloutPod => ({
-      ...p,
-      isReady: true,
-      inFlight: 0,
-      drainingMs: p.isDraining ? p.drainingMs + 3000 : 0,
+  replace(change: (pod: RolloutPod) => RolloutPod | undefined): void {
+    this.bare = this.bare.flatMap((one) => change(one) ?? []);
+    this.leaders = this.leaders.flatMap(({ index, pod: one }) => {
+      const changed = change(one);
+      return changed === undefined ? [] : { index, pod: changed };
     });
-    world.bare = world.bare.filter((p) => !p.isTerminating).map(settled);
-    world.leaders = world.leaders
-      .filter((one) => !one.pod.isTerminating)
-      .map(({ index, pod: p }) => ({ index, pod: settled(p) }));
   }
-  assert.fail(`no end: ${JSON.stringify(world)}`);
+  /** Those that the controller was told to make count too. */
+  holding(): number {
+    const above = this.leaders.filter(({ index }) => index >= this.groups);
+    return this.bare.length + this.groups + above.length;
+  }
+  plan(): GroupsPlan {
+    const { bare: pods, leaders, groups, isGrouped, wanted, maxSurge, maxUnavailable } = this;
+    const currentRevision = isGrouped ? 'grouped' : 'bare';
+    const budget = { maxSurge, maxUnavailable };
+    return planGroups({
+      ...DRAIN,
+      ...budget,
+      pods,
+      leaders,
+      groups,
+      isGrouped,
+      wanted,
+      currentRevision,
+    });
+  }
+  add(name: string, createdAtMs: number): void {
+    this.bare = [...this.bare, pod(name, 'bare', { isReady: false, createdAtMs })];
+  }
+  protected override furtherWrites({ groups }: GroupsPlan): readonly (() => void)[] {
+    if (groups === this.groups) return [];
+    return [
+      () => {
+        const lost = this.leaders.filter(
+          ({ index, pod: one }) => index >= groups && index < this.groups && one.isReady,
+        );
+        const areDraining = lost.every(({ pod: one }) => one.isDraining);
+        assert.ok(areDraining, 'a serving group was taken away');
+        this.groups = groups;
+      },
+    ];
+  }
+  /** What is above the number goes, what is missing below it is made. */
+  override sync(): void {
+    this.leaders = this.leaders.map(({ index, pod: one }) => ({
+      index,
+      pod: index >= this.groups ? { ...one, isTerminating: true } : one,
+    }));
+    const there = new Set(this.leaders.map(({ index }) => index));
+    for (let index = 0; index < this.groups; index++) {
+      if (!there.has(index)) this.leaders = [...this.leaders, leader(index, { isReady: false })];
+    }
+  }
 }
-
-const action: fc.Arbitrary<Action> = fc.oneof(
-  fc.constantFrom(
-    { kind: 'turn' as const },
-    { kind: 'sync' as const },
-    { kind: 'vanish' as const },
-    { kind: 'reconcile' as const, writes: 100 },
-  ),
-  fc.record({ kind: fc.constant('scale' as const), wanted: fc.nat(5) }),
-  fc.record({
-    kind: fc.constant('budget' as const),
-    maxSurge: fc.nat(2),
-    maxUnavailable: fc.nat(2),
-  }),
-  fc.record({
-    kind: fc.constantFrom('start' as const, 'crash' as const, 'finish' as const),
-    pick: fc.nat(20),
-  }),
-  fc.record({ kind: fc.constant('reconcile' as const), writes: fc.nat(4) }),
-);
 
 test('between single pods and groups, there and back at any time, the budgets hold and one kind is left', () => {
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 60 }), fc.nat(4), (actions, wanted) => {
-      const world: World = {
-        bare: [],
-        leaders: [],
-        groups: 0,
-        isGrouped: false,
-        wanted,
-        maxSurge: 0,
-        maxUnavailable: 1,
-        nextId: 0,
-      };
-      for (const next of actions) act(world, next);
-      settle(world);
+  checkPlanner({
+    create: (wanted) => new GroupsWorld(wanted),
+    own: fc.constantFrom('turn' as const, 'sync' as const),
+    happen: (world, action) => {
+      if (action === 'sync') world.sync();
+      else world.isGrouped = !world.isGrouped;
+    },
+    atEnd: (world) => {
       const [groups, pods] = world.isGrouped ? [world.wanted, 0] : [0, world.wanted];
       assert.deepEqual(
         [world.leaders.length, world.groups, world.bare.length],
         [groups, groups, pods],
       );
-    }),
-    { numRuns: 3000 },
-  );
+    },
+  });
 });

@@ -1,27 +1,20 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { planRollout, type RolloutPod } from '#operator/nvlm/rollout.ts';
+import { planRollout, type RolloutPlan, type RolloutPod } from '#operator/nvlm/rollout.ts';
+import {
+  checkPlanner,
+  DRAIN,
+  rolloutPod as pod,
+  RolloutWorld,
+} from '../../support/rollout-world.ts';
 
-const base = { drainTimeoutMs: 60_000, minDrainMs: 2000 };
-const pod = (name: string, revision: string, more: Partial<RolloutPod> = {}): RolloutPod => ({
-  name,
-  revision,
-  isReady: true,
-  isDraining: false,
-  isTerminating: false,
-  hasFailed: false,
-  inFlight: 0,
-  drainingMs: 0,
-  createdAtMs: 0,
-  ...more,
-});
 const plan = (
   pods: readonly RolloutPod[],
   wanted: number,
   maxSurge: number,
   maxUnavailable: number,
-) => planRollout({ ...base, pods, wanted, currentRevision: 'new', maxSurge, maxUnavailable });
+) => planRollout({ ...DRAIN, pods, wanted, currentRevision: 'new', maxSurge, maxUnavailable });
 
 describe('planning a rollout', () => {
   test('a new deployment gets all its pods at once', () => {
@@ -98,152 +91,47 @@ describe('planning a rollout', () => {
   });
 });
 
-/** A cluster as the planner meets it: pods start, break and vanish at any time, and plans may be carried out in part. */
-interface World {
-  pods: (RolloutPod & { readonly id: number })[];
-  wanted: number;
-  revision: string;
-  maxSurge: number;
-  maxUnavailable: number;
-  nextId: number;
-}
-type Action =
-  | { readonly kind: 'edit'; readonly revision: string }
-  | { readonly kind: 'scale'; readonly wanted: number }
-  | { readonly kind: 'budget'; readonly maxSurge: number; readonly maxUnavailable: number }
-  | { readonly kind: 'start' | 'crash' | 'fail' | 'finish' | 'vanish'; readonly pick: number }
-  /** Reconcile; it dies after `writes` of its writes. */
-  | { readonly kind: 'reconcile'; readonly writes: number };
+/** Pods of which each has the revision that was wanted when it was made. */
+class PodsWorld extends RolloutWorld {
+  revision = 'r1';
+  list: readonly RolloutPod[] = [];
 
-const serving = (world: World): number =>
-  world.pods.filter((p) => p.isReady && !p.isDraining && !p.isTerminating && !p.hasFailed).length;
-const holding = (world: World): number => world.pods.filter((p) => !p.hasFailed).length;
-
-function update(world: World, name: string, change: Partial<RolloutPod>): void {
-  world.pods = world.pods.map((p) => (p.name === name ? { ...p, ...change } : p));
-}
-
-function reconcile(world: World, writes = Number.POSITIVE_INFINITY): number {
-  const before = { serving: serving(world), holding: holding(world) };
-  const next = planRollout({
-    ...base,
-    pods: world.pods,
-    wanted: world.wanted,
-    currentRevision: world.revision,
-    maxSurge: world.maxSurge,
-    maxUnavailable: world.maxUnavailable,
-  });
-  const steps = [
-    ...next.undrain.map((name) => () => update(world, name, { isDraining: false, drainingMs: 0 })),
-    ...next.drain.map((name) => () => update(world, name, { isDraining: true })),
-    ...next.delete.map((name) => () => {
-      const gone = world.pods.find((p) => p.name === name);
-      if (gone?.hasFailed) world.pods = world.pods.filter((p) => p.name !== name);
-      else update(world, name, { isTerminating: true });
-    }),
-    ...Array.from({ length: next.create }, () => () => {
-      const id = world.nextId++;
-      world.pods.push({
-        ...pod(`p${id}`, world.revision, { isReady: false, createdAtMs: id }),
-        id,
-      });
-    }),
-  ];
-  for (const step of steps.slice(0, writes)) {
-    step();
-    const floor = Math.min(before.serving, world.wanted - world.maxUnavailable);
-    assert.ok(serving(world) >= floor, `serving ${serving(world)} fell below ${floor}`);
-    const ceiling = Math.max(before.holding, world.wanted + world.maxSurge);
-    assert.ok(holding(world) <= ceiling, `pods ${holding(world)} rose above ${ceiling}`);
+  pods(): readonly RolloutPod[] {
+    return this.list;
   }
-  return steps.length;
-}
-
-function act(world: World, action: Action): void {
-  const live = world.pods.filter((p) => !p.isTerminating && !p.hasFailed);
-  const picked = 'pick' in action ? live[action.pick % Math.max(live.length, 1)] : undefined;
-  switch (action.kind) {
-    case 'edit':
-      world.revision = action.revision;
-      break;
-    case 'scale':
-      world.wanted = action.wanted;
-      break;
-    case 'budget':
-      world.maxSurge = action.maxSurge;
-      world.maxUnavailable = Math.max(action.maxUnavailable, action.maxSurge === 0 ? 1 : 0);
-      break;
-    case 'start':
-      if (picked) update(world, picked.name, { isReady: true, inFlight: action.pick % 3 });
-      break;
-    case 'crash':
-      if (picked) update(world, picked.name, { isReady: false });
-      break;
-    case 'fail':
-      if (picked) update(world, picked.name, { isReady: false, hasFailed: true });
-      break;
-    case 'finish':
-      if (picked) update(world, picked.name, { inFlight: 0, drainingMs: picked.drainingMs + 3000 });
-      break;
-    case 'vanish':
-      world.pods = world.pods.filter((p) => !p.isTerminating);
-      break;
-    case 'reconcile':
-      reconcile(world, action.writes);
+  replace(change: (pod: RolloutPod) => RolloutPod | undefined): void {
+    this.list = this.list.flatMap((one) => change(one) ?? []);
+  }
+  holding(): number {
+    return this.list.filter(({ hasFailed }) => !hasFailed).length;
+  }
+  plan(): RolloutPlan {
+    const { list: pods, wanted, revision: currentRevision, maxSurge, maxUnavailable } = this;
+    return planRollout({ ...DRAIN, pods, wanted, currentRevision, maxSurge, maxUnavailable });
+  }
+  add(name: string, createdAtMs: number): void {
+    this.list = [...this.list, pod(name, this.revision, { isReady: false, createdAtMs })];
   }
 }
-
-/** Everything starts, finishes and goes as it should: does the rollout come to its end? */
-function settle(world: World): void {
-  for (let round = 0; round < 200; round++) {
-    const steps = reconcile(world);
-    const pending = world.pods.some((p) => !p.isReady || p.isTerminating || p.isDraining);
-    if (steps === 0 && !pending) return;
-    world.pods = world.pods
-      .filter((p) => !p.isTerminating)
-      .map((p) => ({
-        ...p,
-        isReady: true,
-        inFlight: 0,
-        drainingMs: p.isDraining ? p.drainingMs + 3000 : 0,
-      }));
-  }
-  assert.fail(`no end: ${JSON.stringify(world)}`);
-}
-
-const action: fc.Arbitrary<Action> = fc.oneof(
-  fc.record({ kind: fc.constant('edit' as const), revision: fc.constantFrom('r1', 'r2', 'r3') }),
-  fc.record({ kind: fc.constant('scale' as const), wanted: fc.nat(5) }),
-  fc.record({
-    kind: fc.constant('budget' as const),
-    maxSurge: fc.nat(2),
-    maxUnavailable: fc.nat(2),
-  }),
-  fc.record({
-    kind: fc.constantFrom('start' as const, 'crash' as const, 'fail' as const, 'finish' as const),
-    pick: fc.nat(20),
-  }),
-  fc.record({ kind: fc.constant('vanish' as const), pick: fc.constant(0) }),
-  fc.record({ kind: fc.constant('reconcile' as const), writes: fc.nat(4) }),
-  fc.constant({ kind: 'reconcile' as const, writes: 100 }),
-);
 
 test('through edits, reverts, crashes and lost writes the budgets hold, and every rollout comes to its end', () => {
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 60 }), fc.nat(4), (actions, wanted) => {
-      const world: World = {
-        pods: [],
-        wanted,
-        revision: 'r1',
-        maxSurge: 0,
-        maxUnavailable: 1,
-        nextId: 0,
-      };
-      for (const next of actions) act(world, next);
-      settle(world);
-      assert.equal(world.pods.length, world.wanted);
-      assert.ok(world.pods.every((p) => p.revision === world.revision));
-    }),
-    { numRuns: 3000 },
-  );
+  checkPlanner({
+    create: (wanted) => new PodsWorld(wanted),
+    own: fc.oneof(
+      fc.record({ revision: fc.constantFrom('r1', 'r2', 'r3') }),
+      fc.record({ fail: fc.nat(20) }),
+    ),
+    happen: (world, action) => {
+      if ('revision' in action) {
+        world.revision = action.revision;
+        return;
+      }
+      const failing = world.picked(action.fail);
+      if (failing) world.update(failing.name, { isReady: false, hasFailed: true });
+    },
+    atEnd: ({ list, wanted, revision }) => {
+      assert.equal(list.length, wanted);
+      assert.ok(list.every((one) => one.revision === revision));
+    },
+  });
 });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
-import type { RolloutPod } from '#operator/nvlm/rollout.ts';
 import { makeStatus, type StatusInput } from '#operator/nvlm/status.ts';
 import type { EngineLoading } from '#operator/scaling/scrape.ts';
+import { rolloutPod } from '../../support/rollout-world.ts';
 
 const deployment = {
   apiVersion: 'serving.nvlm.dev/v1alpha1',
@@ -12,22 +12,10 @@ const deployment = {
   spec: { replicas: 2, rollout: { maxSurge: 0, maxUnavailable: 1 } },
 } as NVLMDeployment;
 
-const pod = (name: string, isReady: boolean): RolloutPod => ({
-  name,
-  revision: 'r1',
-  isReady,
-  isDraining: false,
-  isTerminating: false,
-  hasFailed: false,
-  inFlight: 0,
-  drainingMs: 0,
-  createdAtMs: 0,
-});
-
 const tell = (ready: readonly boolean[], loading: Readonly<Record<string, EngineLoading>> = {}) => {
   const input: StatusInput = {
     deployment,
-    pods: ready.map((isReady, i) => pod(`chat-${i}`, isReady)),
+    pods: ready.map((isReady, i) => rolloutPod(`chat-${i}`, 'r1', { isReady })),
     revision: 'r1',
     problems: [],
     accepted: { status: 'True', reason: 'Feasible', message: '' },
