@@ -13,33 +13,9 @@ import { mergePodSpec } from '#charts/merge.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeploymentSpec } from '#crds/nvlm-deployment.ts';
 import { readServeOptions } from '#engine/options.ts';
+import { engineProps, nvlmSpec as spec } from '../support/deployment-spec.ts';
 
-const spec = (more: Partial<NVLMDeploymentSpec> = {}): NVLMDeploymentSpec => ({
-  model: { source: 'hf://nvidia/NVLM-D-72B', dtype: 'bfloat16', cache: {} },
-  parallelism: { tensor: 1, pipeline: 1 },
-  batchPolicy: {
-    mode: 'Continuous',
-    maxSequences: 64,
-    maxQueuedRequests: 256,
-    queueTimeout: '60s',
-  },
-  replicas: 1,
-  accelerator: { resourceName: 'nvidia.com/gpu' },
-  rollout: { maxSurge: 0, maxUnavailable: 1 },
-  drain: {},
-  driftPolicy: 'Repair',
-  ...more,
-});
-const props = (more: Partial<NVLMDeploymentSpec> = {}): EngineProps => ({
-  name: 'chat',
-  namespace: 'team',
-  uid: 'u-1',
-  spec: spec(more),
-  image: 'nvlm-engine:test',
-  imagePullPolicy: 'Never',
-  operatorNamespace: 'nvlm-system',
-  available: { podMonitor: false, leaderWorkerSet: false },
-});
+const props = (more: Partial<NVLMDeploymentSpec> = {}): EngineProps => engineProps(spec(more));
 const engineOf = (more: Partial<NVLMDeploymentSpec> = {}): Container => {
   const [container] = enginePodTemplate(props(more)).spec.containers;
   assert.ok(container);

@@ -6,30 +6,17 @@ import type { KubeObject, PodTemplate } from '#charts/kube.ts';
 import { leaderWorkerSet } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeploymentSpec } from '#crds/nvlm-deployment.ts';
+import { engineProps, nvlmSpec } from '../support/deployment-spec.ts';
 
 const props = (more: Partial<NVLMDeploymentSpec> = {}): EngineProps => ({
-  name: 'chat',
-  namespace: 'team',
-  uid: 'u-1',
-  spec: {
-    model: { source: 'hf://nvidia/NVLM-D-72B', dtype: 'bfloat16', cache: {} },
-    parallelism: { tensor: 8, pipeline: 2 },
-    batchPolicy: {
-      mode: 'Continuous',
-      maxSequences: 64,
-      maxQueuedRequests: 256,
-      queueTimeout: '60s',
-    },
-    replicas: 3,
-    accelerator: { resourceName: 'nvidia.com/gpu' },
-    rollout: { maxSurge: 2, maxUnavailable: 0 },
-    drain: {},
-    driftPolicy: 'Repair',
-    ...more,
-  },
-  image: 'nvlm-engine:test',
-  imagePullPolicy: 'Never',
-  operatorNamespace: 'nvlm-system',
+  ...engineProps(
+    nvlmSpec({
+      parallelism: { tensor: 8, pipeline: 2 },
+      replicas: 3,
+      rollout: { maxSurge: 2, maxUnavailable: 0 },
+      ...more,
+    }),
+  ),
   available: { podMonitor: true, leaderWorkerSet: true },
 });
 

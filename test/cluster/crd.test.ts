@@ -9,6 +9,7 @@ import { collectionPath, type KubeObject, objectPath } from '#operator/kube/reso
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { type ControlPlane, startControlPlane } from '../support/cluster/control-plane.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
+import { SPEC_DEFAULTS } from '../support/deployment-spec.ts';
 
 type Spec = Readonly<Record<string, unknown>>;
 const hub = { source: 'hf://org/name' };
@@ -311,18 +312,7 @@ describe('the NVLMDeployment on the API server', { skip: noCluster(), timeout: 3
     const { spec } = await create({ model: hub });
     assert.deepEqual(spec, {
       model: { source: 'hf://org/name', dtype: 'auto', cache: {} },
-      parallelism: { tensor: 1, pipeline: 1 },
-      batchPolicy: {
-        mode: 'Continuous',
-        maxSequences: 64,
-        maxQueuedRequests: 256,
-        queueTimeout: '60s',
-      },
-      replicas: 1,
-      accelerator: { resourceName: 'nvidia.com/gpu' },
-      rollout: { maxSurge: 0, maxUnavailable: 1 },
-      drain: {},
-      driftPolicy: 'Repair',
+      ...SPEC_DEFAULTS,
     });
   });
 

@@ -9,6 +9,7 @@ import type { ControllerContext } from '#operator/nvlm/context.ts';
 import { NVLMController } from '#operator/nvlm/controller.ts';
 import { EventRecorder } from '#operator/nvlm/events.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
+import { SPEC_DEFAULTS } from '../../support/deployment-spec.ts';
 
 /** An API server that takes everything, and tells watches of it when the test says so. */
 class World {
@@ -112,18 +113,8 @@ const deployment = (replicas: number): KubeObject => ({
   metadata: { name: 'chat', namespace: 'team', generation: 1 },
   spec: {
     model: { source: 'hf://nvidia/NVLM-D-72B', dtype: 'auto', cache: {} },
-    parallelism: { tensor: 1, pipeline: 1 },
-    batchPolicy: {
-      mode: 'Continuous',
-      maxSequences: 64,
-      maxQueuedRequests: 256,
-      queueTimeout: '60s',
-    },
+    ...SPEC_DEFAULTS,
     replicas,
-    accelerator: { resourceName: 'nvidia.com/gpu' },
-    rollout: { maxSurge: 0, maxUnavailable: 1 },
-    drain: {},
-    driftPolicy: 'Repair',
   },
 });
 
