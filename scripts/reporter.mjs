@@ -21,16 +21,21 @@ export default async function* report(source) {
   const skipped = [];
   const failed = [];
   const summary = [];
-  const names = [];
-  const fileOf = (data) => relative(process.cwd(), data.file ?? '');
+  /** The end of what each file wrote to stderr. */
+  const errors = new Map();
+  // The file that was run; `data.file` is where the test was written, which may be a suite that several files share.
+  const fileOf = (data) => relative(process.cwd(), data.entryFile ?? data.file ?? '');
   for await (const { type, data } of source) {
-    if (type === 'test:start') {
-      names[data.nesting] = data.name;
-    } else if (type === 'test:stderr' || type === 'test:stdout') {
+    if (type === 'test:stderr' || type === 'test:stdout') {
       // Output of a test is shown only where it helps: when the run asks for it.
       if (process.env.NVLM_TEST_OUTPUT) yield data.message;
+      const file = fileOf(data);
+      if (type === 'test:stderr')
+        errors.set(file, `${errors.get(file) ?? ''}${data.message}`.slice(-4000));
     } else if (type === 'test:pass' || type === 'test:fail') {
-      if (data.details?.type === 'suite') continue;
+      // A suite counts where none of its tests can tell: it is skipped as a whole, or its hooks fail.
+      if (data.details?.type === 'suite' && type === 'test:pass' && data.skip === undefined)
+        continue;
       const file = fileOf(data);
       const counts = files.get(file) ?? { pass: 0, fail: 0, skip: 0 };
       files.set(file, counts);
@@ -43,11 +48,13 @@ export default async function* report(source) {
         counts.fail++;
         failed.push([file, data.name]);
         const cause = data.details?.error?.cause ?? data.details?.error;
-        const text = cause?.stack ?? inspect(cause);
+        // A file that fails as a whole, as one that cannot be loaded, says why on stderr only.
+        const isFile = data.entryFile === undefined && typeof cause === 'string';
+        const text = (isFile && errors.get(file)?.trim()) || (cause?.stack ?? inspect(cause));
         yield `\n✖ ${file}: ${data.name}\n${text.replace(/^/gm, '    ')}\n\n`;
       }
     } else if (type === 'test:summary' && data.file) {
-      const file = relative(process.cwd(), data.file);
+      const file = fileOf(data);
       const counts = files.get(file) ?? { pass: 0, fail: 0, skip: 0 };
       const note = [
         counts.fail && `${counts.fail} failed`,
