@@ -1,6 +1,7 @@
 /** The Job that reads a model's configuration before GPUs are asked for. */
 import { createHash } from 'node:crypto';
-import { cacheVolume, GPU_TAINT, modelReference, ownerReference } from './engine-pod.ts';
+import { modelReference } from './engine-container.ts';
+import { cacheVolume, GPU_TAINT, ownerReference } from './engine-pod.ts';
 import type { KubeObject } from './kube.ts';
 import { CACHE_PATH, DESCRIBE_NAME, LABELS, OPERATOR_NAME } from './labels.ts';
 import type { EngineProps } from './props.ts';

@@ -35,6 +35,7 @@ export const PORTS = { engine: 8000, operatorHealth: 8080, metricsApi: 6443 } as
 /** Where the model cache is mounted in the engine's container. */
 export const CACHE_PATH = '/models';
 export const API_KEYS_PATH = '/etc/nvlm/api-keys';
+export const API_KEYS_VOLUME = 'api-keys';
 
 /** Labels that LeaderWorkerSet puts on its pods. */
 export const GROUP_LABELS = {

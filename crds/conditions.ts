@@ -24,7 +24,7 @@ export const REASONS = {
   LeaderWorkerSetMissing:
     'A replica of several pods needs the LeaderWorkerSet kind and its controller; the cluster lacks one of them.',
   InvalidTemplate: 'spec.template gives a pod that the API server refuses.',
-  SecretMissing: 'A Secret that the spec names does not exist or lacks its key.',
+  SecretMissing: 'A Secret that the spec names does not exist, lacks its key, or is empty.',
   Downloading: 'Engines fetch the model.',
   Cached: 'The engines that answer have the model.',
   Available: 'At least as many replicas serve as the rollout must keep.',
@@ -66,7 +66,8 @@ export const REMEDIES: Partial<Record<Reason, string>> = {
   LeaderWorkerSetMissing:
     'Install LeaderWorkerSet, https://lws.sigs.k8s.io/docs/installation/; the operator goes on by itself. Or set `parallelism.pipeline` to 1.',
   InvalidTemplate: 'Mend `spec.template`, or the object of the name that the message gives.',
-  SecretMissing: 'Create the Secret with the key that the message names.',
+  SecretMissing:
+    'Create the Secret with the key that the message names, in the namespace of the NVLMDeployment. The pods find it by themselves, within five minutes; deleting them is quicker.',
   Downloading:
     'Wait; the message of `ModelCached` says how far each pod is (`kubectl nvlm status`, `kubectl get nvlm -o wide`).',
   TooFewServing: 'Look at the pods: `kubectl nvlm status` names what holds them.',

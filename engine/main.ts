@@ -50,15 +50,30 @@ if (options.tensor > 1 || options.pipeline > 1) {
 let endsWithParent = (): void => process.exit(0);
 process.once('disconnect', () => endsWithParent());
 
-function apiKeys(): readonly string[] {
-  const fromFile = options.apiKeysFile
-    ? readFileSync(options.apiKeysFile, 'utf8')
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '')
-    : [];
-  return [...(options.apiKey ?? []), ...fromFile];
+function keysOfFile(file: string): readonly string[] {
+  const refuse = (what: string): never =>
+    fail({
+      code: 'API_KEYS_MISSING',
+      message: `--api-keys-file ${file} ${what}; write one key per line, or leave the option out to let everybody in.`,
+    });
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    return refuse(`cannot be read: ${(error as Error).message}`);
+  }
+  const keys = text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+  // Without a key everybody would be let in.
+  return keys.length > 0 ? keys : refuse('has no key in it');
 }
+
+const apiKeys: readonly string[] = [
+  ...(options.apiKey ?? []),
+  ...(options.apiKeysFile === undefined ? [] : keysOfFile(options.apiKeysFile)),
+];
 
 /** Jinja source of --chat-template. */
 function chatTemplate(): string | undefined {
@@ -168,7 +183,7 @@ const server = createServer({
     ...defaultServerOptions,
     host: options.host,
     port: options.port,
-    apiKeys: apiKeys(),
+    apiKeys,
     corsOrigins: options.corsOrigin,
     maxBodyBytes: options.maxBodyBytes,
     maxFrameBytes: options.maxFrameBytes,

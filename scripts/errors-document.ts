@@ -23,6 +23,11 @@ const startTables: readonly (readonly [string, ErrorTable])[] = [
         meaning: 'more accelerators are asked for than the backend of this build uses',
         remedy: 'leave --tensor and --pipeline at 1',
       },
+      API_KEYS_MISSING: {
+        meaning: 'the file of --api-keys-file cannot be read, or has no key in it',
+        remedy:
+          'write one key per line into it (on Kubernetes: into the key of the Secret of auth.apiKeysSecretRef), or leave the option out to let everybody in',
+      },
       CHAT_TEMPLATE_UNREADABLE: {
         meaning: 'the file of --chat-template cannot be read',
         remedy: 'pass the path of a Jinja file, or chatml, qwen2 or qwen2p0',

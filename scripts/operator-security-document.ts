@@ -127,8 +127,8 @@ Plain HTTP on \`--port\`: health, metrics, and \`POST /wake/<namespace>/<name>\`
 
 ## The engine's pods
 
-User 65532, read-only root, no capabilities, no service account token. Their NetworkPolicy lets in the engine's port and lets out DNS and HTTPS. API keys come from a Secret of the namespace (\`auth.apiKeysSecretRef\`); without it
-everybody who reaches the Service may use the engine. TLS for clients is an ingress's.
+User 65532, read-only root, no capabilities, no service account token. Their NetworkPolicy lets in the engine's port and lets out DNS and HTTPS. API keys come from a Secret of the namespace (\`auth.apiKeysSecretRef\`): an engine that
+is to have keys and finds none does not start. Without the field everybody who reaches the Service may use the engine. TLS for clients is an ingress's.
 
 ## What goes on when the operator is down
 

@@ -58,6 +58,10 @@ export const CHECKPOINT_ERRORS = {
     remedy:
       'start again when the source can be reached; give a token where it asks for one (HF_TOKEN)',
   },
+  DOWNLOAD_TOKEN_EMPTY: {
+    meaning: 'an access token for the model hub was given, and it is empty',
+    remedy: 'give the token (--hf-token, or the key token of the Secret), or none at all',
+  },
   DOWNLOAD_CORRUPT: {
     meaning: 'a download has the wrong length or checksum; it was removed',
     remedy: 'start again; if it happens twice, the source or a proxy changes the file',

@@ -135,15 +135,23 @@ function fetchInto(
   );
 }
 
-/** How the hub is reached. */
+/** How the hub is reached. Throws DOWNLOAD_TOKEN_EMPTY. */
 export function hubTransport({ hub = {}, signal, wait }: ResolveOptions): {
   readonly endpoint: string;
   readonly transport: Transport;
 } {
   const endpoint = (hub.endpoint ?? 'https://huggingface.co').replace(/\/+$/, '');
+  // From a file or a Secret it often ends with a line break, which no header may have.
+  const token = hub.token?.trim();
+  if (token === '') {
+    throw new CheckpointError('DOWNLOAD_TOKEN_EMPTY', 'the access token for the model hub', {
+      expected: 'a token, or none given',
+      received: 'an empty text',
+    });
+  }
   const headers = {
     'user-agent': 'nvlm',
-    ...(hub.token ? { authorization: `Bearer ${hub.token}` } : {}),
+    ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
   };
   const pause = (milliseconds: number) => sleep(milliseconds, undefined, signal ? { signal } : {});
   return { endpoint, transport: { headers, signal, wait: wait ?? pause } };

@@ -1,7 +1,8 @@
 /** Reconciles one NVLMDeployment: observe, decide, apply, tell. Level-based: it is given a name, never an event. */
 import { describeJob, describeJobName } from '#charts/describe-job.ts';
+import { drainSeconds } from '#charts/engine-container.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
-import { drainSeconds, enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
+import { enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
 import { isGrouped } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
@@ -136,6 +137,9 @@ export class NVLMController {
         this.#announcePlan(seen, plan, revision);
         return Math.min(cacheWaitMs, waitMs ?? cacheWaitMs);
       }
+    }
+    if (described.state === 'waiting' && described.problem !== undefined) {
+      problems.push(described.problem);
     }
     const ofGroups = findGroupProblem(seen);
     if (ofGroups.problem !== undefined) problems.push(ofGroups.problem);

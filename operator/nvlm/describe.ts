@@ -3,7 +3,7 @@ import { describeJobName } from '#charts/describe-job.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeObject } from '../kube/resource.ts';
-import type { PodObject } from './pod.ts';
+import { findProblem, type PodObject, type PodProblem } from './pod.ts';
 
 export type Described =
   | {
@@ -18,7 +18,14 @@ export type Described =
       readonly features?: readonly string[];
     }
   /** The Job has not answered, and may yet. */
-  | { readonly state: 'waiting'; readonly of: string; readonly lookAgainMs: number }
+  | {
+      readonly state: 'waiting';
+      readonly of: string;
+      /** Undefined: until its pod changes. */
+      readonly lookAgainMs?: number;
+      /** What holds its pod up. */
+      readonly problem?: PodProblem;
+    }
   | {
       readonly state: 'unknown';
       readonly of: string;
@@ -28,6 +35,8 @@ export type Described =
     };
 
 const pollMs = 2000;
+/** Of a Job's pod that engines of the same image and Secrets have too. */
+const sharedProblems: ReadonlySet<PodProblem['reason']> = new Set(['SecretMissing', 'ImagePull']);
 /** As many as the status keeps. */
 const maxFeatures = 16;
 
@@ -55,10 +64,15 @@ export function whatIsDescribed(
   }
   let why: string | undefined;
   let told: readonly string[] | undefined;
+  let problem: PodProblem | undefined;
   for (const pod of pods) {
     if (pod.metadata.labels?.['job-name'] !== of) continue;
     const ended = pod.status?.containerStatuses?.[0]?.state?.terminated;
-    if (ended === undefined) continue;
+    if (ended === undefined) {
+      const found = findProblem(pod);
+      if (found !== undefined && sharedProblems.has(found.reason)) problem ??= found;
+      continue;
+    }
     const answer = readAnswer(ended.message);
     if (answer?.config !== undefined) {
       return {
@@ -81,12 +95,19 @@ export function whatIsDescribed(
       ...(told !== undefined && { features: told }),
     };
   }
+  // Engines would wait for the same Secret, and hold GPUs meanwhile.
+  if (problem?.reason === 'SecretMissing') return { state: 'waiting', of, problem };
   const madeAt = job?.metadata.creationTimestamp;
   const ageMs = madeAt === undefined ? 0 : now.getTime() - Date.parse(madeAt);
   if (ageMs > timeoutMs) {
     return { state: 'unknown', of, why: `Job ${of} has not answered; its pod tells why` };
   }
-  return { state: 'waiting', of, lookAgainMs: Math.min(pollMs, timeoutMs - ageMs + 1) };
+  return {
+    state: 'waiting',
+    of,
+    lookAgainMs: Math.min(pollMs, timeoutMs - ageMs + 1),
+    ...(problem !== undefined && { problem }),
+  };
 }
 
 interface Answer {

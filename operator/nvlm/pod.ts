@@ -1,6 +1,7 @@
 /** A pod as the API server tells it, and what it means for its replica. */
 import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
 import type { KubeObject } from '../kube/resource.ts';
+import { findEmptySecret, findMissingVariable } from './pod-secrets.ts';
 import type { RolloutPod } from './rollout.ts';
 
 interface ContainerState {
@@ -101,20 +102,18 @@ export function findProblem(pod: PodObject): PodProblem | undefined {
       };
     }
     const detail = state.waiting?.message ?? '';
-    // The kubelet's words for a variable of the environment that a Secret should fill.
-    if (waiting === 'CreateContainerConfigError' && /\bsecret\b/i.test(detail)) {
-      return {
-        reason: 'SecretMissing',
-        message: `Pod ${name}: ${detail}. Create that Secret with that key, or correct spec.model.secretRef.`,
-      };
-    }
+    const ended = state.terminated ?? lastState.terminated;
+    const missing =
+      waiting === 'CreateContainerConfigError'
+        ? findMissingVariable(pod, detail)
+        : findEmptySecret(pod, (!state.running && ended?.message) || '');
+    if (missing !== undefined) return { reason: 'SecretMissing', message: missing };
     if (waiting === 'CreateContainerConfigError' || waiting === 'CreateContainerError') {
       return {
         reason: 'InvalidTemplate',
         message: `Pod ${name}: ${waiting}: ${state.waiting?.message}`,
       };
     }
-    const ended = state.terminated ?? lastState.terminated;
     if (ended?.reason === 'OOMKilled' && !state.running) {
       return {
         reason: 'OutOfMemory',

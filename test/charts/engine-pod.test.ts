@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { drainSeconds, graceSeconds } from '#charts/engine-container.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
-import {
-  drainSeconds,
-  enginePod,
-  enginePodTemplate,
-  engineRevision,
-  graceSeconds,
-} from '#charts/engine-pod.ts';
+import { enginePod, enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
 import type { Container } from '#charts/kube.ts';
 import { mergePodSpec } from '#charts/merge.ts';
 import type { EngineProps } from '#charts/props.ts';
@@ -125,6 +120,18 @@ describe('the engine’s pod', () => {
       readOnlyRootFilesystem: true,
       capabilities: { drop: ['ALL'] },
     });
+  });
+
+  test('starts without its API keys, so that the engine can say that they are missing', () => {
+    const auth = { apiKeysSecretRef: { name: 'keys', key: 'mine' } };
+    const { spec: pod } = enginePodTemplate(props({ auth }));
+    const volumes = pod.volumes as { name: string; secret?: object }[];
+    assert.deepEqual(volumes.find(({ name }) => name === 'api-keys')?.secret, {
+      secretName: 'keys',
+      items: [{ key: 'mine', path: 'mine' }],
+      optional: true,
+    });
+    assert.ok(argumentsOf({ auth }).includes('--api-keys-file=/etc/nvlm/api-keys/mine'));
   });
 
   test('gives a first start the time that its weights need, and streams the time to end', () => {

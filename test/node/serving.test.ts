@@ -204,6 +204,44 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     );
   });
 
+  test('a Secret of API keys that is missing is named, and found by the pod when it comes', async () => {
+    const { spec } = await deployments.get('chat');
+    const auth = { apiKeysSecretRef: { name: 'keyed-keys', key: 'mine' } };
+    await deployments.create('keyed', { ...spec, replicas: 1, autoscaling: undefined, auth });
+    const { status } = await deployments.until(
+      'keyed',
+      'tells of the Secret',
+      ({ status: seen }) => seen?.reason === 'SecretMissing',
+      { timeoutMs: 120_000, explain },
+    );
+    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
+    assert.match(degraded?.message ?? '', /Secret keyed-keys .* no API key under mine/);
+    await kubectl('create', 'secret', 'generic', 'keyed-keys', '--from-literal=mine=one');
+    await deployments.untilReady('keyed', { timeoutMs: 180_000, explain });
+    const [pod] = await deployments.pods('keyed');
+    const models = `http://${pod?.status?.podIP}:8000/v1/models`;
+    assert.equal((await fetch(models)).status, 401);
+    const headers = { authorization: 'Bearer one' };
+    assert.equal((await fetch(models, { headers })).status, 200);
+    await kubectl('delete', 'nvlm', 'keyed', '--timeout=90s');
+  });
+
+  test('a Secret of the model hub that is missing is named before a GPU is taken', async () => {
+    const { spec } = await deployments.get('chat');
+    const model = { source: 'hf://org/name', secretRef: { name: 'hub-token' } };
+    await deployments.create('gated', { ...spec, replicas: 1, autoscaling: undefined, model });
+    const { status } = await deployments.until(
+      'gated',
+      'tells of the Secret',
+      ({ status: seen }) => seen?.reason === 'SecretMissing',
+      { timeoutMs: 60_000, explain },
+    );
+    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
+    assert.match(degraded?.message ?? '', /Create Secret hub-token .* under the key token/);
+    assert.deepEqual(await deployments.pods('gated'), []);
+    await kubectl('delete', 'nvlm', 'gated', '--timeout=90s');
+  });
+
   test('deleting it leaves nothing: no object, no container', async () => {
     await kubectl('delete', 'nvlm', 'chat', '--timeout=90s');
     const labelSelector = 'app.kubernetes.io/managed-by=nvlm-operator';

@@ -188,6 +188,25 @@ test('--chat-template takes a name or a Jinja file, and a file that cannot be re
   assert.match(missing.output, /CHAT_TEMPLATE_UNREADABLE.*none\.jinja.*chatml, qwen2, qwen2p0/);
 });
 
+test('a file of API keys that is missing or empty stops the start before the model is loaded, and lets nobody in', async (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nvlm-keys-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, 'empty'), ' \n\n');
+  for (const [name, told] of [
+    ['none', /API_KEYS_MISSING: --api-keys-file \S+none cannot be read: ENOENT/],
+    [
+      'empty',
+      /API_KEYS_MISSING: --api-keys-file \S+empty has no key in it; write one key per line/,
+    ],
+  ] as const) {
+    const start = ['engine/main.ts', '--model', join(folder, 'model'), '--port', '0'];
+    const { ended } = run(context, [...start, `--api-keys-file=${join(folder, name)}`]);
+    const { code, output } = await ended;
+    assert.equal(code, 1);
+    assert.match(output, told);
+  }
+});
+
 test('a misspelt option or variable is refused with the nearest right one', () => {
   for (const [script, args, environment, expected] of [
     ['engine/main.ts', ['--modle', 'x'], {}, /--modle.*--model/],

@@ -80,6 +80,16 @@ test('the token goes to the hub, and a revision gets an entry of its own', async
   assert.ok(hub.authorizations.every((value) => value === 'Bearer secret'));
 });
 
+test('a token from a file may end with a line break, and an empty one is refused before anything is asked', async (t) => {
+  const { hub, resolve } = await setUp(t);
+  await refusesWith('DOWNLOAD_TOKEN_EMPTY', ['token', 'none given'], () =>
+    resolve({ hub: { endpoint: hub.endpoint, token: ' \n' } }),
+  );
+  assert.equal(hub.requests.length, 0);
+  await resolve({ hub: { endpoint: hub.endpoint, token: 'secret\n' } });
+  assert.ok(hub.authorizations.every((value) => value === 'Bearer secret'));
+});
+
 test('a repository of one .gguf file resolves to that file', async (t) => {
   const { resolve } = await setUp(t, {
     'README.md': Buffer.from('x'),

@@ -183,6 +183,26 @@ describe('what is known of a model', () => {
     );
   });
 
+  test('a Job whose Secret is missing is waited for as long as it takes, and the Secret is named', () => {
+    const held = (reason: string, message: string): PodObject =>
+      ({
+        metadata: { name: 'd', namespace: 'default', labels: { 'job-name': name } },
+        spec: {},
+        status: {
+          containerStatuses: [{ name: 'describe', state: { waiting: { reason, message } } }],
+        },
+      }) as unknown as PodObject;
+    const noSecret = held('CreateContainerConfigError', 'secret "hub" not found');
+    const described = look(one, [noSecret], job(500));
+    assert.ok(described.state === 'waiting');
+    assert.equal(described.problem?.reason, 'SecretMissing');
+    assert.equal(described.lookAgainMs, undefined, 'its pod tells when it is there');
+    const noImage = held('ImagePullBackOff', 'x');
+    const waiting = look(one, [noImage], job(1));
+    assert.equal(waiting.state === 'waiting' && waiting.problem?.reason, 'ImagePull');
+    assert.equal(look(one, [noImage], job(61)).state, 'unknown', 'an image is no Secret');
+  });
+
   test('another image, Secret or model is another Job, and its pod has no rights and no GPU', () => {
     const { spec } = one;
     const names = [

@@ -10,7 +10,25 @@ const pod = (status: Status): PodObject => ({
   apiVersion: 'v1',
   kind: 'Pod',
   metadata: { name: 'chat-0', namespace: 'ns' },
-  spec: {},
+  spec: {
+    containers: [
+      {
+        name: 'engine',
+        env: [
+          {
+            name: 'NVLM_HF_TOKEN',
+            valueFrom: { secretKeyRef: { name: 'hf-token', key: 'token' } },
+          },
+        ],
+      },
+    ],
+    volumes: [
+      {
+        name: 'api-keys',
+        secret: { secretName: 'keys', optional: true, items: [{ key: 'mine', path: 'mine' }] },
+      },
+    ],
+  },
   status,
 });
 const container = (more: Partial<Container>): PodObject =>
@@ -38,12 +56,37 @@ const table: readonly (readonly [of: PodObject, reason: string | undefined, told
   [
     waiting('CreateContainerConfigError', 'secret "hf-token" not found'),
     'SecretMissing',
-    /secret "hf-token" not found.*spec\.model\.secretRef/,
+    /secret "hf-token" not found.*Secret hf-token in namespace ns .*the key token.*spec\.model\.secretRef/,
   ],
   [
     waiting('CreateContainerConfigError', "couldn't find key token in Secret ns/hf-token"),
     'SecretMissing',
-    /key token in Secret ns\/hf-token/,
+    /key token in Secret ns\/hf-token.*Create Secret hf-token .*the key token/,
+  ],
+  [
+    container({
+      state: { terminated: { exitCode: 1, message: 'API_KEYS_MISSING: /x cannot be read' } },
+    }),
+    'SecretMissing',
+    /Secret keys does not exist, or has no API key under mine.*spec\.auth\.apiKeysSecretRef/,
+  ],
+  [
+    container({
+      restartCount: 4,
+      state: { waiting: { reason: 'CrashLoopBackOff' } },
+      lastState: { terminated: { exitCode: 1, message: 'DOWNLOAD_TOKEN_EMPTY: the token' } },
+    }),
+    'SecretMissing',
+    /Secret hf-token is empty.*under the key token.*spec\.model\.secretRef/,
+  ],
+  [
+    container({
+      restartCount: 1,
+      state: { running: {} },
+      lastState: { terminated: { exitCode: 1, message: 'API_KEYS_MISSING: /x' } },
+    }),
+    undefined,
+    /./,
   ],
   [
     waiting('CreateContainerConfigError', 'configmap "x" not found'),
@@ -91,6 +134,16 @@ test('a pod that is being deleted is in no trouble', () => {
   const going = waiting('ImagePullBackOff');
   const metadata = { ...going.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' };
   assert.equal(findProblem({ ...going, metadata }), undefined);
+});
+
+test('the codes that tell of a Secret are codes of the engine', () => {
+  const text = readFileSync('operator/nvlm/pod-secrets.ts', 'utf8');
+  const codes = [...text.matchAll(/\b[A-Z]+(?:_[A-Z]+){2,}\b/g)]
+    .map(([code]) => code)
+    .filter((code) => !['API_KEYS_VOLUME', 'NVLM_HF_TOKEN'].includes(code));
+  const errors = readFileSync('docs/errors.md', 'utf8');
+  assert.ok(codes.length >= 2);
+  for (const code of codes) assert.ok(errors.includes(`| \`${code}\` |`), code);
 });
 
 test('every reason of the catalogue is one that the operator gives', () => {
