@@ -5,6 +5,7 @@
  */
 import {
   hasDrained,
+  isServing,
   planRollout,
   type RolloutInput,
   type RolloutPlan,
@@ -31,9 +32,13 @@ export interface GroupsPlan extends RolloutPlan {
   readonly groups: number;
 }
 
-/** Lowers the number of groups to `keep` as far as those above have drained, and takes those below in again. */
+/**
+ * Lowers the number of groups to `keep` as far as those above have drained, of which `mayDrain` may begin to now, and takes those below
+ * in again.
+ */
 function shrink(
   keep: number,
+  mayDrain: number,
   { leaders, groups, drainTimeoutMs, minDrainMs }: GroupsInput,
 ): Pick<GroupsPlan, 'groups' | 'drain' | 'undrain'> {
   const live = leaders.filter(({ index, pod }) => index < groups && !pod.isTerminating);
@@ -46,7 +51,11 @@ function shrink(
     .map(({ index }) => index);
   return {
     groups: Math.max(keep, ...holding.map((index) => index + 1)),
-    drain: leaving.filter(({ pod }) => pod.isReady && !pod.isDraining).map(({ pod }) => pod.name),
+    drain: leaving
+      .filter(({ pod }) => isServing(pod))
+      .sort((a, b) => b.index - a.index)
+      .slice(0, mayDrain)
+      .map(({ pod }) => pod.name),
     undrain: live
       .filter(({ index, pod }) => index < keep && pod.isDraining)
       .map(({ pod }) => pod.name),
@@ -78,7 +87,7 @@ function asPods({ leaders, groups, currentRevision, isGrouped }: GroupsInput): R
 }
 
 export function planGroups(input: GroupsInput): GroupsPlan {
-  const { pods, wanted, groups, leaders, isGrouped } = input;
+  const { pods, wanted, groups, leaders, isGrouped, maxUnavailable } = input;
   if (groups === 0 && leaders.length === 0 && !isGrouped) {
     return { ...planRollout(input), groups: 0 };
   }
@@ -91,8 +100,14 @@ export function planGroups(input: GroupsInput): GroupsPlan {
     undrain: plan.undrain.filter((name) => bare.has(name)),
     delete: plan.delete.filter((name) => bare.has(name)),
   };
+  // The last groups go, also where those that stay do not serve: not more of them than the others can be without.
+  const serving = [...pods, ...leaders.map(({ pod }) => pod)].filter(
+    (pod) => isServing(pod) && !pod.isTerminating && !pod.hasFailed,
+  ).length;
+  const needed = Math.max(0, wanted - maxUnavailable);
   const shrunk = shrink(
     isGrouped ? Math.min(wanted, groups) : groups - leaving(plan, stands),
+    Math.max(0, serving - own.drain.length - needed),
     input,
   );
   // While pods without a group are there, groups come as those make room; else the controller may have the number at once.

@@ -43,7 +43,7 @@ export interface RolloutPlan {
   readonly delete: readonly string[];
 }
 
-const isServing = (pod: RolloutPod): boolean => pod.isReady && !pod.isDraining;
+export const isServing = (pod: RolloutPod): boolean => pod.isReady && !pod.isDraining;
 /** Whether it may go now. */
 export const hasDrained = (
   pod: RolloutPod,

@@ -44,13 +44,21 @@ describe('how many groups there are to be', () => {
   test('the last groups drain before the number is lowered, each down to the last that is busy', () => {
     const all = [leader(0), leader(1), leader(2)];
     const first = plan(3, 1, all);
-    assert.deepEqual(first, { ...still, drain: ['chat-group-1', 'chat-group-2'], groups: 3 });
+    assert.deepEqual(first, { ...still, drain: ['chat-group-2', 'chat-group-1'], groups: 3 });
     const busy = { ...drained, inFlight: 2 };
     assert.equal(plan(3, 1, [leader(0), leader(1, busy), leader(2, drained)]).groups, 2);
     assert.equal(plan(3, 1, [leader(0), leader(1, drained), leader(2, busy)]).groups, 3);
     assert.equal(plan(3, 1, [leader(0), leader(1, drained), leader(2, drained)]).groups, 1);
     const late = { ...busy, drainingMs: 60_000 };
     assert.equal(plan(3, 1, [leader(0), leader(1, late), leader(2, drained)]).groups, 1);
+  });
+
+  test('the last group stays as long as it is needed because those that are to stay do not serve yet', () => {
+    const starting = [0, 1].map((index) => leader(index, { isReady: false }));
+    const last = leader(2, { inFlight: 2 });
+    assert.deepEqual(plan(3, 2, [...starting, last]), { ...still, groups: 3 });
+    const started = plan(3, 2, [leader(0), leader(1, { isReady: false }), last]);
+    assert.deepEqual(started, { ...still, drain: ['chat-group-2'], groups: 3 });
   });
 
   test('a group that never served goes at once, and one that is wanted again is taken in again', () => {
