@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Checkpoint } from '#engine/weights/checkpoint.ts';
 import type { WeightSource } from '#kernels/program.ts';
+import { plainCheckpoint } from './plain-checkpoint.ts';
 
 export const config = JSON.parse(
   readFileSync(join(import.meta.dirname, '../../examples/nvlm-d-72b/config.json'), 'utf8'),
@@ -85,16 +86,5 @@ export function checkpointOf(
       return [name, { name, type: 'bf16', shape, bytes }];
     }),
   );
-  return {
-    format: 'huggingface',
-    path: '/models/NVLM-D-72B',
-    config,
-    tensors,
-    tokenizer: { tokenizerJson: {}, tokenizerConfig: {} },
-    chatTemplate: undefined,
-    bosToken: undefined,
-    eosToken: undefined,
-    eosTokenIds: [],
-    generationDefaults: {},
-  };
+  return plainCheckpoint({ path: '/models/NVLM-D-72B', config, tensors });
 }

@@ -1,8 +1,11 @@
 /** Small checkpoints of random weights in any dimensions, as if they had been read from files. */
 import type { Checkpoint } from '#engine/weights/checkpoint.ts';
 import type { StorageType, WeightSource } from '#kernels/program.ts';
+import { plainCheckpoint } from './plain-checkpoint.ts';
 import { createRandom } from './random.ts';
 import { randomWeight } from './weights.ts';
+
+const PATH = '/models/random';
 
 export interface DecoderSizes {
   readonly modelType: 'llama' | 'qwen2';
@@ -118,24 +121,6 @@ function decoderConfig(sizes: DecoderSizes): Record<string, unknown> {
   };
 }
 
-function checkpointOf(
-  config: Readonly<Record<string, unknown>>,
-  tensors: ReadonlyMap<string, WeightSource>,
-): Checkpoint {
-  return {
-    format: 'huggingface',
-    path: '/models/random',
-    config,
-    tensors,
-    tokenizer: { tokenizerJson: {}, tokenizerConfig: {} },
-    chatTemplate: undefined,
-    bosToken: undefined,
-    eosToken: undefined,
-    eosTokenIds: [],
-    generationDefaults: {},
-  };
-}
-
 /** Values of about the size that keeps activations of the order of one. */
 function fill(shapes: Shapes, sizes: DecoderSizes, seed: number): Map<string, WeightSource> {
   const random = createRandom(seed);
@@ -162,7 +147,11 @@ function fill(shapes: Shapes, sizes: DecoderSizes, seed: number): Map<string, We
 }
 
 export function randomDecoder(sizes: DecoderSizes, seed = 1): Checkpoint {
-  return checkpointOf(decoderConfig(sizes), fill(decoderShapes(sizes), sizes, seed));
+  return plainCheckpoint({
+    path: PATH,
+    config: decoderConfig(sizes),
+    tensors: fill(decoderShapes(sizes), sizes, seed),
+  });
 }
 
 /** An InternVL checkpoint: encoder, projector with biases as wide as the language model, and that model. */
@@ -190,5 +179,5 @@ export function randomInternVl(
       qk_normalization: vision.hasQkNorm,
     },
   };
-  return checkpointOf(config, fill(shapes, language, seed));
+  return plainCheckpoint({ path: PATH, config, tensors: fill(shapes, language, seed) });
 }

@@ -6,6 +6,7 @@ import { type BuildOptions, buildProgram } from '#engine/model/registry.ts';
 import type { Checkpoint } from '#engine/weights/checkpoint.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
 import { PRESETS, readGolden } from '../../support/golden.ts';
+import { plainCheckpoint } from '../../support/plain-checkpoint.ts';
 
 const CONFIG = {
   model_type: 'llama',
@@ -46,24 +47,16 @@ function checkpointOf(
   config: Record<string, unknown> = {},
   tensorShapes: ReadonlyMap<string, readonly number[]> = shapes(),
 ): Checkpoint {
-  const merged: Record<string, unknown> = { ...CONFIG, ...config };
-  return {
-    format: 'huggingface',
+  return plainCheckpoint({
     path: '/models/tiny',
-    config: merged,
+    config: { ...CONFIG, ...config },
     tensors: new Map(
       [...tensorShapes].map(([name, shape]) => [
         name,
         { name, type: 'f32', shape, bytes: { data: new Uint8Array(0) } },
       ]),
     ),
-    tokenizer: { tokenizerJson: {}, tokenizerConfig: {} },
-    chatTemplate: undefined,
-    bosToken: undefined,
-    eosToken: undefined,
-    eosTokenIds: [],
-    generationDefaults: {},
-  };
+  });
 }
 
 const build = (checkpoint: Checkpoint, options: Partial<BuildOptions> = {}) =>
