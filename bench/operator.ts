@@ -17,9 +17,9 @@ import {
   RESOURCES,
 } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
-import { type ControlPlane, startControlPlane } from '../test/support/cluster/control-plane.ts';
-import { createNodes } from '../test/support/cluster/nodes.ts';
-import { type Child, eventually, startChild } from '../test/support/cluster/processes.ts';
+import { type ControlPlane, startControlPlane } from '../scripts/cluster/control-plane.ts';
+import { createNodes } from '../scripts/cluster/nodes.ts';
+import { type Child, eventually, startChild } from '../scripts/cluster/processes.ts';
 import { MetricsReading } from './operator-metrics.ts';
 import type { BenchResult } from './result.ts';
 import { figure } from './statistics.ts';

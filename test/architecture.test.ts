@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, sep } from 'node:path';
 import { test } from 'node:test';
 
 /** Layer -> layers it may import; 'type x' allows `import type` only. The only copy of this table. */
@@ -49,6 +49,21 @@ for (const [layer, allowed] of Object.entries(mayImport)) {
     }
   });
 }
+
+test('only tests and benchmarks use what tests are made of', () => {
+  const files = globSync(
+    '{*.ts,{options,sizing,crds,charts,operator,engine,kernels,web,scripts,images,examples}/**/*.{ts,mjs}}',
+    // The pictures of the README are taken in the tests' browser.
+    { exclude: ['**/dist/**', 'kernels/build*/**', 'scripts/screenshots.ts'] },
+  );
+  assert.ok(files.includes(join('scripts', 'cluster', 'main.ts')));
+  const users = files.filter((file) =>
+    [...readFileSync(file, 'utf8').matchAll(importLine)].some(([, , from = '']) =>
+      join(dirname(file), from).startsWith(`test${sep}`),
+    ),
+  );
+  assert.deepEqual(users, []);
+});
 
 const sources = globSync(
   '{options,sizing,crds,charts,operator,engine,kernels,web,bench,scripts,examples,test}/**/*.{ts,mjs,cc,h}',

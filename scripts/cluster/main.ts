@@ -14,19 +14,15 @@ import {
   required,
 } from '#options/table.ts';
 import { choice } from '#options/types.ts';
-import type { ControlPlane } from '../../test/support/cluster/control-plane.ts';
-import { type Kubectl, succeed } from '../../test/support/cluster/kubectl.ts';
-import {
-  buildImages,
-  type Narrate,
-  startNodeCluster,
-} from '../../test/support/cluster/node-cluster.ts';
-import { missingForNode } from '../../test/support/cluster/requirements.ts';
-import { type ClusterFolder, createClusterFolder } from '../../test/support/cluster/state.ts';
 import { root } from '../build.mjs';
 import { startStep } from '../progress.mjs';
 import { buildCluster } from './build.mjs';
+import type { ControlPlane } from './control-plane.ts';
+import { type Kubectl, succeed } from './kubectl.ts';
+import { buildImages, type Narrate, startNodeCluster } from './node-cluster.ts';
+import { missingForNode } from './node-requirements.ts';
 import { startPretendedCluster } from './pretended.ts';
+import { type ClusterFolder, createClusterFolder } from './state.ts';
 
 const OPTIONS = {
   node: required(

@@ -1,13 +1,13 @@
 /** The cluster of machines without root or containerd: KWOK plays the nodes, the operator runs beside them as a process. */
 import { join } from 'node:path';
 import { OPERATOR_NAME } from '#charts/labels.ts';
-import { type ControlPlane, startControlPlane } from '../../test/support/cluster/control-plane.ts';
-import { type Kubectl, kubectlOf, succeed } from '../../test/support/cluster/kubectl.ts';
-import type { Narrate } from '../../test/support/cluster/node-cluster.ts';
-import { createNodes } from '../../test/support/cluster/nodes.ts';
-import { eventually, startChild } from '../../test/support/cluster/processes.ts';
-import type { ClusterFolder } from '../../test/support/cluster/state.ts';
 import { root } from '../build.mjs';
+import { type ControlPlane, startControlPlane } from './control-plane.ts';
+import { type Kubectl, kubectlOf, succeed } from './kubectl.ts';
+import type { Narrate } from './node-cluster.ts';
+import { createNodes } from './nodes.ts';
+import { eventually, startChild } from './processes.ts';
+import type { ClusterFolder } from './state.ts';
 
 const namespace = 'nvlm-system';
 

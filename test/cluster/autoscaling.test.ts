@@ -3,13 +3,13 @@ import { after, before, describe, test } from 'node:test';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments, FAST_SCALING } from '../support/cluster/deployments.ts';
 import {
   type OperatorProcess,
   startTestCluster,
   type TestCluster,
 } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 describe('scaling on queue depth by the real HPA controller', {

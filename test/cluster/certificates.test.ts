@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { createAuthority, issueCertificate } from '../../scripts/cluster/pki.ts';
+import { eventually, SETUP_MS } from '../../scripts/cluster/processes.ts';
 import { Deployments, FAST_SCALING } from '../support/cluster/deployments.ts';
 import { NAMESPACE, startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
-import { createAuthority, issueCertificate } from '../support/cluster/pki.ts';
-import { eventually, SETUP_MS } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const metricPath =

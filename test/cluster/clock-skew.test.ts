@@ -3,6 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ANNOTATIONS } from '#charts/labels.ts';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { eventually, SETUP_MS } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import {
   NAMESPACE,
@@ -10,7 +11,6 @@ import {
   startTestCluster,
   type TestCluster,
 } from '../support/cluster/operator.ts';
-import { eventually, SETUP_MS } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 import { noSkewedClock } from '../support/cluster/skewed-clock.ts';
 

@@ -7,7 +7,7 @@ import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { KubeError } from '#operator/kube/errors.ts';
 import { collectionPath, type KubeObject, objectPath } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
-import { type ControlPlane, startControlPlane } from '../support/cluster/control-plane.ts';
+import { type ControlPlane, startControlPlane } from '../../scripts/cluster/control-plane.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 import { SPEC_DEFAULTS } from '../support/deployment-spec.ts';
 

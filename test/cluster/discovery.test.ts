@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { isNotFound } from '#operator/kube/errors.ts';
 import { type KubeObject, objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import { applyCrd } from '../support/cluster/control-plane.ts';
+import { applyCrd } from '../../scripts/cluster/control-plane.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
 import { podMonitorCrd } from '../support/cluster/optional-crds.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 describe('kinds that a cluster may not serve, on a real one', {

@@ -3,11 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { createNodes } from '../../scripts/cluster/nodes.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { describePods, endDescribeJob } from '../support/cluster/describe-jobs.ts';
-import { createNodes } from '../support/cluster/nodes.ts';
 import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const config: unknown = JSON.parse(readFileSync('examples/nvlm-d-72b/config.json', 'utf8'));

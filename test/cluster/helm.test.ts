@@ -15,11 +15,11 @@ import {
   type ResourceType,
 } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
-import { type ControlPlane, startControlPlane } from '../support/cluster/control-plane.ts';
+import { type ControlPlane, startControlPlane } from '../../scripts/cluster/control-plane.ts';
+import { createNodes } from '../../scripts/cluster/nodes.ts';
+import { type Child, eventually, startChild } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { CHART, type Helm, readManifest, startHelm } from '../support/cluster/helm.ts';
-import { createNodes } from '../support/cluster/nodes.ts';
-import { type Child, eventually, startChild } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const namespace = 'gpu-serving';

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { LABELS } from '#charts/labels.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import {
   type OperatorProcess,
   startTestCluster,
   type TestCluster,
 } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,4 +1,4 @@
-import { startControlPlane } from '../support/cluster/control-plane.ts';
+import { startControlPlane } from '../../scripts/cluster/control-plane.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 import { kubeContract } from '../support/fake-kube/contract.ts';
 

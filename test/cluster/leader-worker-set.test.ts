@@ -12,6 +12,7 @@ import {
   type ResourceType,
 } from '#operator/kube/resource.ts';
 import { isPodReady, type PodObject } from '#operator/nvlm/pod.ts';
+import { type Child, eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { describePods, endDescribeJob } from '../support/cluster/describe-jobs.ts';
 import {
@@ -19,7 +20,6 @@ import {
   startLeaderWorkerSets,
 } from '../support/cluster/leader-worker-sets.ts';
 import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
-import { type Child, eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const config: unknown = JSON.parse(readFileSync('examples/nvlm-d-72b/config.json', 'utf8'));

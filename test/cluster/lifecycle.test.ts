@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import {
   type OperatorProcess,
   startTestCluster,
   type TestCluster,
 } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 describe('an NVLMDeployment on a real control plane', {

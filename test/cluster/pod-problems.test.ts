@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 describe('pods in trouble on a real control plane', { skip: noCluster(), timeout: 600_000 }, () => {

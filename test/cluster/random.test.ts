@@ -4,13 +4,13 @@ import { LABELS } from '#charts/labels.ts';
 import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import {
   type OperatorProcess,
   startTestCluster,
   type TestCluster,
 } from '../support/cluster/operator.ts';
-import { eventually } from '../support/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 import { createRandom, type Random } from '../support/random.ts';
 

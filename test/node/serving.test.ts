@@ -11,15 +11,15 @@ import {
   RESOURCES,
 } from '#operator/kube/resource.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
-import { type StreamedResponse, streamResponse } from '../support/cluster/chat.ts';
-import { Deployments } from '../support/cluster/deployments.ts';
-import { succeed } from '../support/cluster/kubectl.ts';
+import { succeed } from '../../scripts/cluster/kubectl.ts';
 import {
   buildImages,
   type NodeCluster,
   startNodeCluster,
-} from '../support/cluster/node-cluster.ts';
-import { eventually } from '../support/cluster/processes.ts';
+} from '../../scripts/cluster/node-cluster.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
+import { type StreamedResponse, streamResponse } from '../support/cluster/chat.ts';
+import { Deployments } from '../support/cluster/deployments.ts';
 import { noNode } from '../support/cluster/requirements.ts';
 import { findDefaultModel } from '../support/default-model.ts';
 

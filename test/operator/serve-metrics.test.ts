@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { ProviderState } from '#operator/metrics-api/provider.ts';
 import type { MetricsSource } from '#operator/metrics-api/server.ts';
 import { serveMetrics } from '#operator/serve-metrics.ts';
-import { createAuthority, issueCertificate, type KeyPair } from '../support/cluster/pki.ts';
+import { createAuthority, issueCertificate, type KeyPair } from '../../scripts/cluster/pki.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeKube, type FakeRequest, refuse } from '../support/fake-kube/server.ts';
 import { https } from '../support/https.ts';

@@ -1,6 +1,6 @@
 /** HTTPS requests of tests, with client certificates and header lines as they are given. */
 import { Agent, request } from 'node:https';
-import type { KeyPair } from './cluster/pki.ts';
+import type { KeyPair } from '../../scripts/cluster/pki.ts';
 
 export interface HttpsRequest {
   readonly port: number;

@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { readFigures } from '#operator/scaling/scrape.ts';
-import { freePorts } from '../support/cluster/processes.ts';
+import { freePorts } from '../../scripts/cluster/processes.ts';
 import { findDefaultModel } from '../support/default-model.ts';
 import { startFakeHub } from '../support/fake-hub.ts';
 import { noLiveServer } from '../support/live-server.ts';

@@ -10,7 +10,7 @@ import { after, before, describe, test } from 'node:test';
 import { ImageError } from '#engine/vision/errors.ts';
 import { type FetchOptions, fetchImage } from '#engine/vision/fetch-image.ts';
 import { isPublicAddress } from '#engine/vision/public-address.ts';
-import { createPki } from '../../support/cluster/pki.ts';
+import { createPki } from '../../../scripts/cluster/pki.ts';
 
 const at = (...addresses: string[]): LookupAddress[] =>
   addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));

@@ -9,7 +9,7 @@ import {
 import { type FrontProxyConfig, readFrontProxyConfig } from '#operator/metrics-api/front-proxy.ts';
 import { MetricsServer, type MetricsSource } from '#operator/metrics-api/server.ts';
 import type { MetricSample } from '#operator/metrics-api/values.ts';
-import { createAuthority, issueCertificate, type KeyPair } from '../../support/cluster/pki.ts';
+import { createAuthority, issueCertificate, type KeyPair } from '../../../scripts/cluster/pki.ts';
 import { FakeKube, refuse } from '../../support/fake-kube/server.ts';
 import { type HttpsRequest, https } from '../../support/https.ts';
 

@@ -4,7 +4,7 @@ import type { KubeClient } from '#operator/kube/client.ts';
 import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
-import { eventually, type WaitOptions } from './processes.ts';
+import { eventually, type WaitOptions } from '../../../scripts/cluster/processes.ts';
 
 /** As a user writes it: a partial spec. */
 export interface SpecPatch {

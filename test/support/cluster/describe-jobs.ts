@@ -2,7 +2,7 @@
 import type { KubeClient } from '#operator/kube/client.ts';
 import { collectionPath, type KubeList, objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
-import { eventually } from './processes.ts';
+import { eventually } from '../../../scripts/cluster/processes.ts';
 
 /** Pods of the Job of a deployment. */
 export async function describePods(

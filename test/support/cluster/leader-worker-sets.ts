@@ -3,10 +3,15 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Yaml } from 'cdk8s';
 import type { KubeObject, ResourceType } from '#operator/kube/resource.ts';
+import { applyCrd, type ControlPlane } from '../../../scripts/cluster/control-plane.ts';
 import { leaderWorkerSetManifests } from '../../../scripts/cluster/lws.mjs';
-import { applyCrd, type ControlPlane } from './control-plane.ts';
-import { issueCertificate } from './pki.ts';
-import { type Child, eventually, freePorts, startChild } from './processes.ts';
+import { issueCertificate } from '../../../scripts/cluster/pki.ts';
+import {
+  type Child,
+  eventually,
+  freePorts,
+  startChild,
+} from '../../../scripts/cluster/processes.ts';
 
 interface Webhook {
   readonly clientConfig: { readonly service: { readonly path: string } };

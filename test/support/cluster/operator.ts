@@ -6,9 +6,15 @@ import { operatorAccess } from '#charts/operator-objects.ts';
 import { customResourceDefinition } from '#crds/crd.ts';
 import type { KubeClient } from '#operator/kube/client.ts';
 import { type KubeObject, RESOURCES, type ResourceType } from '#operator/kube/resource.ts';
-import { type ControlPlane, startControlPlane } from './control-plane.ts';
-import { createNodes, type NodeKind } from './nodes.ts';
-import { type Child, eventually, freePorts, SETUP_MS, startChild } from './processes.ts';
+import { type ControlPlane, startControlPlane } from '../../../scripts/cluster/control-plane.ts';
+import { createNodes, type NodeKind } from '../../../scripts/cluster/nodes.ts';
+import {
+  type Child,
+  eventually,
+  freePorts,
+  SETUP_MS,
+  startChild,
+} from '../../../scripts/cluster/processes.ts';
 import { skewedClock } from './skewed-clock.ts';
 import { type StubEngines, startStubEngines } from './stub-engines.ts';
 import { claimSubnet } from './subnet.ts';

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { connectKube, type KubeClient, loadKubeConfig } from '#operator/kube/client.ts';
 import { type KubeObject, objectPath, resourceOf } from '#operator/kube/resource.ts';
-import { buildCluster } from '../../../scripts/cluster/build.mjs';
+import { buildCluster } from './build.mjs';
 import { type ClusterPki, createPki } from './pki.ts';
 import { type Child, eventually, freePorts, SETUP_MS, startChild } from './processes.ts';
 import { type ClusterFolder, createClusterFolder } from './state.ts';
@@ -85,15 +85,15 @@ export async function startControlPlane({
   ];
   const commands: Record<string, readonly string[]> = {
     etcd: [
-      '--name=test',
+      '--name=nvlm',
       `--data-dir=${join(folder, 'etcd')}`,
-      // Of use to a test, and wrong everywhere else.
+      // For a cluster that lasts minutes, and wrong everywhere else.
       '--unsafe-no-fsync',
       `--listen-client-urls=${etcdUrl}`,
       `--advertise-client-urls=${etcdUrl}`,
       `--listen-peer-urls=http://127.0.0.1:${peerPort}`,
       `--initial-advertise-peer-urls=http://127.0.0.1:${peerPort}`,
-      `--initial-cluster=test=http://127.0.0.1:${peerPort}`,
+      `--initial-cluster=nvlm=http://127.0.0.1:${peerPort}`,
       '--log-level=warn',
     ],
     'kube-apiserver': [

@@ -2,14 +2,14 @@
 import { chownSync, cpSync, globSync, mkdirSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { KubeObject } from '#operator/kube/resource.ts';
-import { run } from '../../../scripts/command.mjs';
+import { root } from '../build.mjs';
+import { run } from '../command.mjs';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { type Kubectl, kubectlOf } from './kubectl.ts';
 import { type RealNode, startNode } from './node.ts';
 import { claimNodeNetwork } from './node-network.ts';
 import { type ClusterFolder, createClusterFolder } from './state.ts';
 
-const root = join(import.meta.dirname, '../../..');
 /** The user of the images. */
 const user = 65532;
 /** On the node: for `spec.model.cache.hostPath.path`. */

@@ -1,4 +1,4 @@
-/** Certificates of a test cluster: made in memory, written where the control plane reads them. */
+/** Certificates of a cluster: made in memory, written where the control plane reads them. */
 import 'reflect-metadata';
 import { webcrypto } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -150,10 +150,10 @@ export async function createPki(
     const config = {
       apiVersion: 'v1',
       kind: 'Config',
-      'current-context': 'test',
-      clusters: [{ name: 'test', cluster }],
-      users: [{ name: 'test', user }],
-      contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
+      'current-context': 'nvlm',
+      clusters: [{ name: 'nvlm', cluster }],
+      users: [{ name: 'nvlm', user }],
+      contexts: [{ name: 'nvlm', context: { cluster: 'nvlm', user: 'nvlm' } }],
     };
     writeFileSync(file, JSON.stringify(config, null, 2), { mode: 0o600 });
     return file;

@@ -83,7 +83,7 @@ export const kubeletConfig = (
   podLogsDir: join(folder, 'pod-logs'),
   volumePluginDir: join(folder, 'kubelet/plugins-of-volumes'),
   resolvConf: join(folder, 'resolv.conf'),
-  // Images cannot be pulled again, and a test machine's disk may be fuller than a node's.
+  // Images cannot be pulled again, and this machine's disk may be fuller than a node's.
   imageGCHighThresholdPercent: 100,
   imageGCLowThresholdPercent: 99,
   evictionHard: {
@@ -93,6 +93,6 @@ export const kubeletConfig = (
     'imagefs.available': '1%',
   },
   nodeStatusUpdateFrequency: '5s',
-  // Services and endpoints of a test change by the second.
+  // Services and endpoints here change by the second.
   syncFrequency: '5s',
 });

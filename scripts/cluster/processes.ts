@@ -1,4 +1,4 @@
-/** Child processes of a test: started with their output kept, awaited, stopped by id. */
+/** Child processes of a cluster: started with their output kept, awaited, stopped by id. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -40,7 +40,7 @@ export function startChild(
     ...(cwd !== undefined && { cwd }),
   });
   closeSync(log);
-  // A test that dies must not leave its cluster behind.
+  // A command that dies must not leave its cluster behind.
   const kill = (): void => void child.kill('SIGKILL');
   process.once('exit', kill);
   const gone = new Promise<void>((resolve) => {

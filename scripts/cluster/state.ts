@@ -1,5 +1,5 @@
 /**
- * The folder of a test cluster, and in it a list of what the cluster has outside of it: processes, network interfaces, control
+ * The folder of a cluster, and in it a list of what the cluster has outside of it: processes, network interfaces, control
  * groups. A cluster whose owner was killed is cleaned by that list when the next one starts.
  */
 import { spawnSync } from 'node:child_process';

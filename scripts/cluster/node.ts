@@ -4,14 +4,12 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import { createImage, layoutArchive } from '../../../images/layout.mjs';
-import { findCompiler } from '../../../scripts/prerequisites.mjs';
+import { createImage, layoutArchive } from '../../images/layout.mjs';
+import { findCompiler } from '../prerequisites.mjs';
 import type { ControlPlane } from './control-plane.ts';
 import { cniConfig, containerdConfig, kubeletConfig, PAUSE_IMAGE } from './node-config.ts';
 import { ip, type NodeNetwork } from './node-network.ts';
 import { type Child, eventually, SETUP_MS, startChild } from './processes.ts';
-
-const scripts = join(import.meta.dirname, '../../../scripts/cluster');
 
 export interface NodeOptions {
   readonly name?: string;
@@ -96,7 +94,13 @@ export async function startNode(
   const child = startChild(
     name,
     'unshare',
-    [...namespaces, '--mount-proc', '--propagation=private', join(scripts, 'node.sh'), folder],
+    [
+      ...namespaces,
+      '--mount-proc',
+      '--propagation=private',
+      join(import.meta.dirname, 'node.sh'),
+      folder,
+    ],
     { logFile: join(folder, 'log/node.log') },
   );
   plane.state.addProcess(child.process.pid);
@@ -192,7 +196,7 @@ function createControlGroups(group: string): string[] {
 /** The image whose process holds the namespaces of a pod. */
 async function pauseImage(folder: string): Promise<string> {
   const program = join(folder, 'pause');
-  const source = join(scripts, 'pause.cc');
+  const source = join(import.meta.dirname, 'pause.cc');
   command(findCompiler() ?? 'c++', '-O2', '-static', '-nostdlib', '-o', program, source);
   const entry = { path: 'pause', type: 'file' as const, mode: 0o755, data: readFileSync(program) };
   const { files } = await createImage({
