@@ -138,6 +138,7 @@ void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepa
 #endif
 }
 
+#if !defined(__AVX2__) || defined(__AVX512F__)
 // A kU4 panel as kU8: codes one to a byte, scales copied.
 void unpackPanel(const PackedSegment& segment, const uint8_t* panel, uint8_t* out) {
   const I32x16 mask = splatInt(0x0f0f0f0f);
@@ -180,25 +181,6 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     LinearTile<kRows> tile;
     const PreparedRows from = rows.from(row);
     const int64_t ahead = streamed && row == 0 ? kPrefetchBytes : 0;
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    if (segment.kind == PackedKind::kU4) {
-      if (nibbles) {
-        shortTile<kRows, true, Codes::kNibbles, 1>(tile, segment, panel, recordBytes, ahead, from);
-      } else {
-        shortTile<kRows, false, Codes::kNibbles, 1>(tile, segment, panel, recordBytes, ahead, from);
-      }
-    } else if (segment.zero == 128) {
-      if (segment.subs == 1) {
-        shortTile<kRows, false, Codes::kSigned, 1>(tile, segment, panel, recordBytes, ahead, from);
-      } else {
-        shortTile<kRows, false, Codes::kSigned, 2>(tile, segment, panel, recordBytes, ahead, from);
-      }
-    } else if (segment.subs == 1) {
-      shortTile<kRows, false, Codes::kSmall, 1>(tile, segment, panel, recordBytes, ahead, from);
-    } else {
-      shortTile<kRows, false, Codes::kSmall, 2>(tile, segment, panel, recordBytes, ahead, from);
-    }
-#else
     if (nibbles) {
       integerTile<kRows, true, 1>(tile, segment, panel, recordBytes, ahead, from);
     } else if (segment.subs == 1) {
@@ -206,10 +188,25 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     } else {
       integerTile<kRows, false, 2>(tile, segment, panel, recordBytes, ahead, from);
     }
-#endif
     finishTile<kRows>(output, row, tile);
   });
 }
+
+#else
+void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, int64_t panelScratch,
+                 const PairOutput& output, const Lane& lane, Tiles&) {
+  const auto run = [&](auto pair) NVLM_INLINE_LAMBDA {
+    pair(segment, panel, rows, rowCount, output, lane.scratch, lane.scratch + panelScratch);
+  };
+  if (segment.kind == PackedKind::kU4) {
+    run(shortPair<Codes::kNibbles, 1>);
+  } else if (segment.zero == 128) {
+    segment.subs == 1 ? run(shortPair<Codes::kSigned, 1>) : run(shortPair<Codes::kSigned, 2>);
+  } else {
+    segment.subs == 1 ? run(shortPair<Codes::kSmall, 1>) : run(shortPair<Codes::kSmall, 2>);
+  }
+}
+#endif
 
 #if defined(__AVX512F__)
 void bf16Pair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,

@@ -1,9 +1,21 @@
-// Register tiles of the linear op over integer codes with AVX2: products of bytes add up in pairs to 16 bits, which must not
-// overflow. What the codes of a segment can be decides how: dots are exact integers either way, so the bits are those of integerTile.
+// The linear op over integer codes with AVX2: products of bytes add up in pairs to 16 bits, which must not overflow. What the codes of
+// a segment can be decides how: dots are exact integers either way, so the bits are those of integerTile.
+//
+// K is cut into chunks whose records stay in the first-level cache while all rows of a block go over them; the sums of the block
+// wait in the lane's scratch from one chunk to the next. An output is one chain over ascending K, whatever the blocking.
 #pragma once
 #include "linear_tile.h"
 
 namespace nvlm::NVLM_PATH {
+
+// Rows of a register tile of one block of 16 channels: their dots fill half the registers.
+constexpr int kShortRows = 4;
+constexpr int64_t kShortChunkRecords = 18;
+constexpr int64_t kShortBlockRows = 96;
+static_assert(kShortBlockRows * kPairChannels * 4 <= kTileScratchBytes);
+
+// Rows from which a chunk of nibbles is unpacked once rather than by every tile.
+constexpr int64_t kShortUnpackRows = 2 * kShortRows + 1;
 
 enum class Codes {
   kNibbles,  // at most 15: a whole group adds up in 16 bits, 16 pairs of 2 * 15 * 127
@@ -11,6 +23,7 @@ enum class Codes {
   kSigned,   // 0..255 about a zero of 128: code - 128 as magnitude and sign, the sign given to the activation
 };
 
+// Codes of one quad of 16 channels, or their dots.
 struct CodeVector {
   __m256i half[2];
 };
@@ -19,21 +32,34 @@ NVLM_INLINE CodeVector loadCodes(const uint8_t* p) {
   return {{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p) + 1)}};
 }
 
-template <Codes kCodes>
-NVLM_INLINE void addQuad(CodeVector& dot, const CodeVector& codes, __m256i activations) {
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (kCodes == Codes::kNibbles) {
-      dot.half[i] = _mm256_add_epi16(dot.half[i], _mm256_maddubs_epi16(codes.half[i], activations));
-      continue;
+// dots[r] gains one quad of every row: `activations` are the first row's bytes of it.
+template <Codes kCodes, int kRows>
+NVLM_INLINE void addQuad(CodeVector (&dots)[kRows], const CodeVector& codes, const uint8_t* activations, int64_t stride) {
+  CodeVector magnitude = codes, sign = codes;
+  if constexpr (kCodes == Codes::kSigned) {
+    for (int i = 0; i < 2; ++i) {
+      sign.half[i] = _mm256_xor_si256(codes.half[i], _mm256_set1_epi8(-128));
+      magnitude.half[i] = _mm256_abs_epi8(sign.half[i]);
     }
-    __m256i pairs;
-    if constexpr (kCodes == Codes::kSigned) {
-      const __m256i weight = _mm256_xor_si256(codes.half[i], _mm256_set1_epi8(-128));
-      pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), _mm256_sign_epi8(activations, weight));
-    } else {
-      pairs = _mm256_maddubs_epi16(codes.half[i], activations);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    int32_t value;
+    std::memcpy(&value, activations + r * stride, 4);
+    const __m256i a = _mm256_set1_epi32(value);
+    for (int i = 0; i < 2; ++i) {
+      const __m256i factor = kCodes == Codes::kSigned ? _mm256_sign_epi8(a, sign.half[i]) : a;
+      const __m256i pairs = _mm256_maddubs_epi16(magnitude.half[i], factor);
+      __m256i sum = dots[r].half[i];
+      if constexpr (kCodes == Codes::kNibbles) {
+        sum = _mm256_add_epi16(sum, pairs);
+      } else {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+      }
+      // Compilers would add the products as a tree, reading all quads before the first sum: far more than there are registers.
+      asm("" : "+x"(sum));
+      dots[r].half[i] = sum;
     }
-    dot.half[i] = _mm256_add_epi32(dot.half[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 }
 
@@ -50,57 +76,135 @@ NVLM_INLINE I32x16 finishDot(const CodeVector& dot, int32_t start) {
   return result;
 }
 
-// As integerTile; kPacked: two codes to a byte.
+// Sums of kRows rows, kPairChannels floats apart, gain records [first, first + count) of both blocks. `record` is the first of
+// them, with two codes to a byte when kPacked; `ahead` is how far before its use a line is fetched, 0 when it is in a cache.
 template <int kRows, bool kPacked, Codes kCodes, int kSubs>
-NVLM_INLINE void shortTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes,
-                           int64_t ahead, const PreparedRows& rows) {
-  for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
+void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, int64_t recordBytes, int64_t first, int64_t count,
+               int64_t ahead, const PreparedRows& rows) {
   const __m256i mask = _mm256_set1_epi8(15);
-  const uint8_t* record = panel;
-  for (int64_t g = 0; g < weight.records; ++g, record += recordBytes) {
+  const int64_t vectorBytes = weight.wideScales ? 128 : 64;
+  const int64_t stride = rows.stride;
+  const uint8_t* codes = rows.base + first * 32;
+  const uint8_t* da = rows.base + rows.scales + first * 4;
+  const uint8_t* starts = rows.base + rows.starts + first * kSubs * 4;
+  const uint8_t* offsets = rows.base + rows.offsets + first * kSubs * 4;
+  for (int64_t g = 0; g < count; ++g, record += recordBytes, codes += 32, da += 4, starts += kSubs * 4, offsets += kSubs * 4) {
     if (ahead > 0) {
       for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(record + ahead + line);
     }
     const uint8_t* scales = record + (kPacked ? 512 : 1024);
-    const auto activations = [&](int r, int quad) NVLM_INLINE_LAMBDA {
-      int32_t value;
-      std::memcpy(&value, rows.row(r) + g * 32 + quad * 4, 4);
-      return _mm256_set1_epi32(value);
-    };
-    for (int sub = 0; sub < kSubs; ++sub) {
-      CodeVector sums[kRows][2];
-      for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-      if constexpr (kPacked) {
+    for (int block = 0; block < 2; ++block) {
+#pragma GCC unroll 2
+      for (int sub = 0; sub < kSubs; ++sub) {
+        CodeVector dots[kRows];
+        for (int r = 0; r < kRows; ++r) dots[r] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+        const uint8_t* from = record + block * 64;
+        if constexpr (kPacked) {
 #pragma GCC unroll 4
-        for (int quad = 0; quad < 4; ++quad) {
-          for (int block = 0; block < 2; ++block) {
-            const CodeVector packed = loadCodes(record + quad * 128 + block * 64);
+          for (int quad = 0; quad < 4; ++quad) {
+            const CodeVector packed = loadCodes(from + quad * 128);
             CodeVector low, high;
             for (int i = 0; i < 2; ++i) {
               low.half[i] = _mm256_and_si256(packed.half[i], mask);
               high.half[i] = _mm256_and_si256(_mm256_srli_epi16(packed.half[i], 4), mask);
             }
-            for (int r = 0; r < kRows; ++r) addQuad<kCodes>(sums[r][block], low, activations(r, quad));
-            for (int r = 0; r < kRows; ++r) addQuad<kCodes>(sums[r][block], high, activations(r, quad + 4));
+            addQuad<kCodes>(dots, low, codes + quad * 4, stride);
+            addQuad<kCodes>(dots, high, codes + quad * 4 + 16, stride);
           }
-        }
-      } else {
+        } else {
 #pragma GCC unroll 8
-        for (int quad = sub * (8 / kSubs); quad < (sub + 1) * (8 / kSubs); ++quad) {
-          for (int block = 0; block < 2; ++block) {
-            const CodeVector codes = loadCodes(record + quad * 128 + block * 64);
-            for (int r = 0; r < kRows; ++r) addQuad<kCodes>(sums[r][block], codes, activations(r, quad));
+          for (int quad = sub * (8 / kSubs); quad < (sub + 1) * (8 / kSubs); ++quad) {
+            addQuad<kCodes>(dots, loadCodes(from + quad * 128), codes + quad * 4, stride);
           }
         }
+        const auto valueOf = [&](const uint8_t* of, int r, auto& value) NVLM_INLINE_LAMBDA { std::memcpy(&value, of + r * stride, 4); };
+        const F32x16 d = loadScale(scales + sub * vectorBytes, weight.wideScales, block);
+        F32x16 total[kRows];
+        for (int r = 0; r < kRows; ++r) {
+          int32_t start;
+          float scale;
+          valueOf(starts + sub * 4, r, start);
+          valueOf(da, r, scale);
+          total[r] = fma(toFloat(finishDot<kCodes>(dots[r], start)), d * splat(scale), load(sums + r * kPairChannels + 16 * block));
+        }
+        if (weight.hasMin) {
+          const F32x16 m = loadScale(scales + (kSubs + sub) * vectorBytes, weight.wideScales, block);
+          for (int r = 0; r < kRows; ++r) {
+            float offset;
+            valueOf(offsets + sub * 4, r, offset);
+            total[r] = fma(m, splat(offset), total[r]);
+          }
+        }
+        for (int r = 0; r < kRows; ++r) store(sums + r * kPairChannels + 16 * block, total[r]);
       }
-      I32x16 dot[kRows][2];
-      for (int r = 0; r < kRows; ++r) {
-        int32_t start;
-        std::memcpy(&start, rows.row(r) + rows.starts + 4 * (g * kSubs + sub), 4);
-        dot[r][0] = finishDot<kCodes>(sums[r][0], start);
-        dot[r][1] = finishDot<kCodes>(sums[r][1], start);
+    }
+  }
+}
+
+// Calls body(RowCount) with the rows of the tile that begins `rows` before the end.
+template <class Body>
+NVLM_INLINE void withShortRows(int64_t rows, const Body& body) {
+  if (rows >= kShortRows) return body(RowCount<kShortRows>());
+  switch (rows) {
+    case 1: return body(RowCount<1>());
+    case 2: return body(RowCount<2>());
+    case 3: return body(RowCount<3>());
+    default: return;
+  }
+}
+
+// kU4 records as kU8: codes one to a byte, scales copied.
+inline void unpackRecords(const uint8_t* from, int64_t recordBytes, int64_t count, int64_t ahead, uint8_t* to) {
+  const I32x16 mask = splatInt(0x0f0f0f0f);
+  for (int64_t g = 0; g < count; ++g, from += recordBytes) {
+    for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(from + ahead + line);
+    for (int v = 0; v < 8; ++v) {
+      const I32x16 packed = loadInt(from + v * 64);
+      storeInt(to + v * 64, packed & mask);
+      storeInt(to + 512 + v * 64, shiftRight<4>(packed) & mask);
+    }
+    for (int64_t b = 512; b < recordBytes; b += 64) storeInt(to + 512 + b, loadInt(from + b));
+    to += recordBytes + 512;
+  }
+}
+
+// All rows of one pair. `unpacked` has a chunk's place, `scratch` kTileScratchBytes.
+template <Codes kCodes, int kSubs>
+void shortPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, const PairOutput& output,
+               uint8_t* unpacked, uint8_t* scratch) {
+  float* const sums = reinterpret_cast<float*>(scratch);
+  const bool unpack = kCodes == Codes::kNibbles && rowCount >= kShortUnpackRows;
+  // One tile goes through its panel once: no chunks.
+  const int64_t chunks = rowCount <= kShortRows ? 1 : (segment.records + kShortChunkRecords - 1) / kShortChunkRecords;
+  for (int64_t rowBegin = 0; rowBegin < rowCount; rowBegin += kShortBlockRows) {
+    const int64_t blockRows = rowCount - rowBegin < kShortBlockRows ? rowCount - rowBegin : kShortBlockRows;
+    for (int64_t i = 0; i < blockRows * kPairChannels; i += kLanes) store(sums + i, zero());
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t first = segment.records * chunk / chunks, count = segment.records * (chunk + 1) / chunks - first;
+      const uint8_t* record = panel + first * segment.recordBytes;
+      int64_t recordBytes = segment.recordBytes;
+      int64_t ahead = rowBegin == 0 ? kPrefetchBytes : 0;
+      if (unpack) {
+        unpackRecords(record, recordBytes, count, ahead, unpacked);
+        record = unpacked;
+        recordBytes += 512;
+        ahead = 0;
       }
-      addGroup<kRows>(tile, dot, weight, scales, sub, rows, g, kSubs);
+      for (int64_t row = 0; row < blockRows; row += kShortRows, ahead = 0) {
+        withShortRows(blockRows - row, [&](auto rowsOfTile) NVLM_INLINE_LAMBDA {
+          constexpr int kRows = decltype(rowsOfTile)::value;
+          const PreparedRows from = rows.from(rowBegin + row);
+          float* const to = sums + row * kPairChannels;
+          if constexpr (kCodes == Codes::kNibbles) {
+            if (!unpack) return shortTile<kRows, true, kCodes, kSubs>(to, segment, record, recordBytes, first, count, ahead, from);
+          }
+          shortTile<kRows, false, kCodes, kSubs>(to, segment, record, recordBytes, first, count, ahead, from);
+        });
+      }
+    }
+    for (int64_t r = 0; r < blockRows; ++r) {
+      const float* from = sums + r * kPairChannels;
+      finishRow(output, rowBegin + r, load(from), load(from + 16));
     }
   }
 }
