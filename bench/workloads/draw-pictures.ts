@@ -27,6 +27,20 @@ const text = (
   more = 'text-anchor="start"',
 ): string => `<text x="${x}" y="${y}" font-size="${size}" ${more}>${words}</text>`;
 
+const BOLD = 'font-weight="700"';
+const CENTRED = 'text-anchor="middle"';
+const CENTRED_BOLD = `${CENTRED} ${BOLD}`;
+
+/** Lines of text one below the other, `step` apart. */
+const lines = (
+  x: number,
+  y: number,
+  step: number,
+  size: number,
+  words: readonly string[],
+  more: string,
+): string => rows(words.length, (i) => text(x, y + i * step, size, words[i]!, more));
+
 /** A cat that does not believe its computer: the first build after a long day is green. */
 const meme: Drawing = {
   width: 640,
@@ -59,20 +73,7 @@ const meme: Drawing = {
     <circle cx="493" cy="262" r="38" fill="#2fa84f"/>
     <path d="M474 262 l14 15 l26 -30" fill="none" stroke="#ffffff" stroke-width="9" stroke-linecap="round" stroke-linejoin="round"/>
     ${text(491, 336, 22, '0 errors', 'text-anchor="middle" fill="#7be495" font-family="DejaVu Sans Mono" font-weight="700"')}
-    ${[
-      [320, 64, 'IT COMPILED THE FIRST TIME'],
-      [320, 452, 'SOMETHING IS VERY WRONG'],
-    ]
-      .map(([x, y, words]) =>
-        text(
-          Number(x),
-          Number(y),
-          40,
-          String(words),
-          'text-anchor="middle" font-weight="700" font-family="DejaVu Sans Condensed" fill="#ffffff" stroke="#000000" stroke-width="7" stroke-linejoin="round" paint-order="stroke"',
-        ),
-      )
-      .join('')}`,
+    ${lines(320, 64, 388, 40, ['IT COMPILED THE FIRST TIME', 'SOMETHING IS VERY WRONG'], `${CENTRED_BOLD} font-family="DejaVu Sans Condensed" fill="#ffffff" stroke="#000000" stroke-width="7" stroke-linejoin="round" paint-order="stroke"`)}`,
 };
 
 const objects: Drawing = {
@@ -177,10 +178,10 @@ const pseudoCode: Drawing = {
   height: 480,
   parts: (() => {
     let y = 118;
-    const lines = steps.map(([number, ...words]) => {
+    const listed = steps.map(([number, ...words]) => {
       const step = [
         text(44, y, 24, number, 'font-weight="700" fill="#1e64c8"'),
-        ...words.map((line, i) => text(92, y + i * 34, 24, line, 'fill="#1d1f24"')),
+        lines(92, y, 34, 24, words, 'fill="#1d1f24"'),
       ].join('');
       y += words.length * 34 + 20;
       return step;
@@ -189,7 +190,7 @@ const pseudoCode: Drawing = {
       <rect width="720" height="480" fill="#fffdf6"/>
       <rect width="720" height="70" fill="#1e64c8"/>
       ${text(44, 46, 30, 'Selection sort', 'font-weight="700" fill="#ffffff"')}
-      ${lines.join('')}`;
+      ${listed.join('')}`;
   })(),
 };
 
@@ -207,15 +208,15 @@ const table: Drawing = {
   parts: `
     <rect width="760" height="440" fill="#ffffff"/>
     <rect x="20" y="20" width="720" height="100" fill="#e3ebf7"/>
-    ${text(40, 78, 22, 'Food', 'font-weight="700"')}
-    ${['Number of people', 'who ate that food'].map((line, i) => text(396, 64 + i * 28, 17, line, 'text-anchor="middle" font-weight="700"')).join('')}
-    ${['Number of people who', 'ate the food and got sick'].map((line, i) => text(618, 64 + i * 28, 15.5, line, 'text-anchor="middle" font-weight="700"')).join('')}
+    ${text(40, 78, 22, 'Food', BOLD)}
+    ${lines(396, 64, 28, 17, ['Number of people', 'who ate that food'], CENTRED_BOLD)}
+    ${lines(618, 64, 28, 15.5, ['Number of people who', 'ate the food and got sick'], CENTRED_BOLD)}
     ${foods
       .map(([food, ate, sick], i) => {
         const y = 120 + i * 60;
         const shade =
           i % 2 === 1 ? `<rect x="20" y="${y}" width="720" height="60" fill="#f6f8fb"/>` : '';
-        return `${shade}${text(40, y + 38, 22, food)}${text(396, y + 38, 24, String(ate), 'text-anchor="middle"')}${text(618, y + 38, 24, String(sick), 'text-anchor="middle"')}`;
+        return `${shade}${text(40, y + 38, 22, food)}${text(396, y + 38, 24, String(ate), CENTRED)}${text(618, y + 38, 24, String(sick), CENTRED)}`;
       })
       .join('')}
     <g stroke="#2b3444" stroke-width="2" fill="none">
@@ -267,7 +268,7 @@ const chart: Drawing = {
   height: 480,
   parts: `
     <rect width="960" height="480" fill="#ffffff"/>
-    ${text(480, 46, 28, 'Generative AI market share of leading vendors, 2023', 'text-anchor="middle" font-weight="700"')}
+    ${text(480, 46, 28, 'Generative AI market share of leading vendors, 2023', CENTRED_BOLD)}
     ${panels
       .map(([title, shares], panel) => {
         const x = 170 + panel * 310;
@@ -283,7 +284,7 @@ const chart: Drawing = {
           ([name, share, colour], i) =>
             `<rect x="${x - 92}" y="${364 + i * 34}" width="20" height="20" rx="3" fill="${colour}"/>${text(x - 62, 381 + i * 34, 20, name)}${text(x + 104, 381 + i * 34, 20, `${share} %`, 'text-anchor="end" font-weight="700"')}`,
         );
-        return `${text(x, 104, 22, title, 'text-anchor="middle" font-weight="700" fill="#2b3444"')}${parts.join('')}${text(x, y + 12, 34, `${shares[0][1]} %`, 'text-anchor="middle" font-weight="700"')}${legend.join('')}`;
+        return `${text(x, 104, 22, title, 'text-anchor="middle" font-weight="700" fill="#2b3444"')}${parts.join('')}${text(x, y + 12, 34, `${shares[0][1]} %`, CENTRED_BOLD)}${legend.join('')}`;
       })
       .join('')}`,
 };
