@@ -1,25 +1,10 @@
 /** Runs generation requests against an engine in this process and measures them. */
-import type {
-  GenerationEngine,
-  GenerationRequest,
-  SamplingParameters,
+import {
+  type GenerationEngine,
+  type GenerationRequest,
+  GREEDY,
 } from '#engine/scheduler/request.ts';
 import { mean, median } from './statistics.ts';
-
-export const greedy: SamplingParameters = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seed: 0n,
-  logitBias: new Map(),
-  allowedTokenIds: undefined,
-  badWords: [],
-  logprobs: -1,
-};
 
 /** A greedy request that ignores end of sequence. Each gets a cache salt of its own: no run profits from another's prefix. */
 export function benchRequest(
@@ -34,7 +19,7 @@ export function benchRequest(
     minTokens: 0,
     eosTokenIds: [],
     stopTokenIds: [],
-    sampling: greedy,
+    sampling: GREEDY,
     promptLogprobs: -1,
     priority: 0,
     cacheSalt: id,

@@ -4,8 +4,7 @@ import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OPERATOR_NAME } from '#charts/labels.ts';
-import { OPERATOR_ENVIRONMENT, operatorAccess } from '#charts/operator-objects.ts';
+import { OPERATOR_ENVIRONMENT } from '#charts/operator-objects.ts';
 import { customResourceDefinition } from '#crds/crd.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeClient } from '#operator/kube/client.ts';
@@ -19,6 +18,7 @@ import {
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { type ControlPlane, startControlPlane } from '../scripts/cluster/control-plane.ts';
 import { createNodes } from '../scripts/cluster/nodes.ts';
+import { grantOperatorAccess, operatorKubeconfig } from '../scripts/cluster/operator-account.ts';
 import { type Child, eventually, startChild } from '../scripts/cluster/processes.ts';
 import { MetricsReading } from './operator-metrics.ts';
 import type { BenchResult } from './result.ts';
@@ -58,29 +58,14 @@ async function startEngines(): Promise<Server> {
 
 /** Under the rights of an installation, with the options of one. */
 async function startOperator(plane: ControlPlane): Promise<{ child: Child; url: string }> {
-  const { client } = plane;
-  for (const object of operatorAccess({ namespace: NAMESPACE })) {
-    const [version = '', group = ''] = object.apiVersion.split('/').reverse();
-    const { kind } = object;
-    const namespaced = ['ServiceAccount', 'Role', 'RoleBinding'].includes(kind);
-    const type = { group, version, kind, plural: `${kind.toLowerCase()}s`, namespaced };
-    await client.apply(type, object, { fieldManager: 'bench', force: true });
-  }
-  const { status } = (await client.request({
-    method: 'POST',
-    path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${OPERATOR_NAME}/token`,
-    body: {
-      apiVersion: 'authentication.k8s.io/v1',
-      kind: 'TokenRequest',
-      spec: { expirationSeconds: 7200 },
-    },
-  })) as { status: { token: string } };
+  await grantOperatorAccess(plane.client, NAMESPACE);
+  const kubeconfig = await operatorKubeconfig(plane, NAMESPACE, 7200);
   const child = startChild(
     'operator',
     process.execPath,
     [
       join(import.meta.dirname, '../operator/main.ts'),
-      `--kubeconfig=${plane.pki.tokenKubeconfig('operator', plane.server, status.token)}`,
+      `--kubeconfig=${kubeconfig}`,
       '--port=0',
       '--metrics-api=none',
       '--image-pull-policy=Never',

@@ -22,6 +22,22 @@ export interface SamplingParameters {
   readonly logprobs: number;
 }
 
+/** The likeliest token at each step, nothing banned or weighed. */
+export const GREEDY: SamplingParameters = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seed: 0n,
+  logitBias: new Map(),
+  allowedTokenIds: undefined,
+  badWords: [],
+  logprobs: -1,
+};
+
 /** A picture of a prompt: embeddings that take the place of those of its context tokens. */
 export interface PromptImage {
   /** Names its pixels and how they were cut into tiles; what the prefix cache knows it by. */

@@ -1,6 +1,7 @@
 /** Is the process alive, is it able to decode, what are its figures. */
 import type { FastifyInstance } from 'fastify';
 import { NvlmError } from '#engine/protocol/errors.ts';
+import { GREEDY } from '#engine/scheduler/request.ts';
 import type { ServerContext } from './context.ts';
 
 /** Proves that tokens are still decoded: by the step loop's own progress while busy, by one token of its own while idle. */
@@ -39,20 +40,7 @@ class ReadyProof {
           minTokens: 0,
           eosTokenIds: [],
           stopTokenIds: [],
-          sampling: {
-            temperature: 0,
-            topK: 0,
-            topP: 1,
-            minP: 0,
-            repetitionPenalty: 1,
-            presencePenalty: 0,
-            frequencyPenalty: 0,
-            seed: 0n,
-            logitBias: new Map(),
-            allowedTokenIds: undefined,
-            badWords: [],
-            logprobs: -1,
-          },
+          sampling: GREEDY,
           promptLogprobs: -1,
           priority: 0,
           cacheSalt: undefined,

@@ -6,6 +6,7 @@ import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { type Kubectl, kubectlOf, succeed } from './kubectl.ts';
 import type { Narrate } from './node-cluster.ts';
 import { createNodes } from './nodes.ts';
+import { operatorKubeconfig } from './operator-account.ts';
 import { eventually, startChild } from './processes.ts';
 import type { ClusterFolder } from './state.ts';
 
@@ -41,17 +42,9 @@ export async function startPretendedCluster(
 }
 
 /** With the rights that the manifest gives it, and no metrics API: no engine here has a queue. */
-async function startOperator({ client, pki, server, folder, state }: ControlPlane): Promise<void> {
-  const answer = (await client.request({
-    method: 'POST',
-    path: `/api/v1/namespaces/${namespace}/serviceaccounts/${OPERATOR_NAME}/token`,
-    body: {
-      apiVersion: 'authentication.k8s.io/v1',
-      kind: 'TokenRequest',
-      spec: { expirationSeconds: 7 * 86_400 },
-    },
-  })) as { status: { token: string } };
-  const kubeconfig = pki.tokenKubeconfig('operator', server, answer.status.token);
+async function startOperator(plane: ControlPlane): Promise<void> {
+  const { folder, state } = plane;
+  const kubeconfig = await operatorKubeconfig(plane, namespace, 7 * 86_400);
   const child = startChild(
     'operator',
     process.execPath,

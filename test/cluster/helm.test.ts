@@ -17,6 +17,7 @@ import {
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { type ControlPlane, startControlPlane } from '../../scripts/cluster/control-plane.ts';
 import { createNodes } from '../../scripts/cluster/nodes.ts';
+import { operatorKubeconfig } from '../../scripts/cluster/operator-account.ts';
 import { type Child, eventually, startChild } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { CHART, type Helm, readManifest, startHelm } from '../support/cluster/helm.ts';
@@ -106,15 +107,7 @@ describe('the Helm chart on a real control plane', { skip: noCluster(), timeout:
   });
 
   test('the operator works under the rights and the options that the chart gives it', async () => {
-    const token = (await plane.client.request({
-      method: 'POST',
-      path: `/api/v1/namespaces/${namespace}/serviceaccounts/${OPERATOR_NAME}/token`,
-      body: {
-        apiVersion: 'authentication.k8s.io/v1',
-        kind: 'TokenRequest',
-        spec: { expirationSeconds: 7200 },
-      },
-    })) as { status: { token: string } };
+    const kubeconfig = await operatorKubeconfig(plane, namespace, 7200);
     const args = (await installedOperator())?.spec.template.spec.containers[0].args ?? [];
     operator = startChild(
       'operator',
@@ -122,7 +115,7 @@ describe('the Helm chart on a real control plane', { skip: noCluster(), timeout:
       [
         'operator/main.ts',
         ...args.filter((argument) => !/^--(metrics-)?port=/.test(argument)),
-        `--kubeconfig=${plane.pki.tokenKubeconfig('operator', plane.server, token.status.token)}`,
+        `--kubeconfig=${kubeconfig}`,
         '--port=0',
         '--metrics-port=0',
         '--describe-timeout=500ms',

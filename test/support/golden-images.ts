@@ -10,6 +10,16 @@ import { FIXTURES, type Preset } from './golden.ts';
 
 const folder = join(FIXTURES, 'nvlm-tiny');
 
+/** In test/fixtures/pillow/files. */
+export const ONE_FILE_OF_EACH_FORMAT = [
+  'rgb-8.png',
+  '420.jpg',
+  'lossy.webp',
+  'compressed.gif',
+  '444.avif',
+  'lzw.tif',
+] as const;
+
 export interface ImageFile {
   readonly file: string;
   readonly width: number;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { Writable } from 'node:stream';
+import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import OpenAI from 'openai';
 import { pino } from 'pino';
@@ -124,6 +125,19 @@ export async function startLiveServer(
     },
     close: (timeoutMs = 2000) => server.close(timeoutMs),
   };
+}
+
+/** Gives a live server to the tests of the suite it is called in, and takes it down after them. */
+export function useLiveServer(take: (server: LiveServer) => void): void {
+  let server: LiveServer | undefined;
+  before(async () => {
+    server = await startLiveServer();
+    take(server);
+  });
+  after(async () => {
+    await server?.close();
+    await closeModel();
+  });
 }
 
 /** The samples of one metric: its label text, '' when it has none, to its value. */

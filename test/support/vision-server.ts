@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { GenerationEngine } from '#engine/scheduler/request.ts';
 import { createServer, type RunningServer } from '#engine/server/app.ts';
-import { defaultServerOptions } from '#engine/server/options.ts';
+import { defaultServerOptions, type ServerOptions } from '#engine/server/options.ts';
 import { type LoadedModel, type LoadOptions, loadModel } from '#engine/start.ts';
 import { FIXTURES } from './golden.ts';
 import { goldenImages } from './golden-images.ts';
@@ -24,6 +24,7 @@ export async function serveTiny(
   model: LoadedModel,
   engine: GenerationEngine = model.startEngine({ mode: 'Continuous', maxSequences: 8, workers: 2 }),
   eosTokenIds: readonly number[] = [],
+  options: Partial<ServerOptions> = {},
 ): Promise<{ readonly server: RunningServer; readonly url: string }> {
   const server = createServer({
     engine,
@@ -38,7 +39,7 @@ export async function serveTiny(
       defaults: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 },
       version: 'test',
     },
-    options: { ...defaultServerOptions, host: '127.0.0.1', port: 0 },
+    options: { ...defaultServerOptions, host: '127.0.0.1', port: 0, ...options },
   });
   const { url } = await server.listen();
   return { server, url };

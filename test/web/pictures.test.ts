@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Browser, FileChooser, Page } from 'playwright-core';
-import { createServer, type RunningServer } from '#engine/server/app.ts';
-import { defaultServerOptions } from '#engine/server/options.ts';
-import { type LoadedModel, loadModel } from '#engine/start.ts';
+import type { RunningServer } from '#engine/server/app.ts';
+import type { LoadedModel } from '#engine/start.ts';
 import { launchBrowser, noBrowser, openPage } from '../support/browser.ts';
 import { FIXTURES } from '../support/golden.ts';
+import { loadTiny, serveTiny } from '../support/vision-server.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** As a reader does: the button, then the files of the dialog. */
@@ -29,42 +28,20 @@ describe('pictures on the chat page, with a model that sees', {
   let url: string;
 
   before(async () => {
-    model = await loadModel({
-      model: join(FIXTURES, 'nvlm-tiny/b'),
-      dtype: 'auto',
-      cacheDirectory: join(tmpdir(), 'nvlm-pictures-test'),
-      maxSequences: 4,
-      maxBatchedTokens: 4096,
-      // A random model goes on to the end of its context.
-      maxModelLength: 2048,
-    });
-    server = createServer({
-      engine: model.startEngine({ mode: 'Continuous', maxSequences: 4, workers: 1 }),
-      tokenizer: model.tokenizer,
-      chatTemplate: model.chatTemplate,
-      images: model.images,
-      model: {
-        name: 'tiny',
-        aliases: [],
-        createdAt: 0,
-        eosTokenIds: model.checkpoint.eosTokenIds,
-        defaults: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 },
-        version: 'test',
-      },
-      options: {
-        ...defaultServerOptions,
-        host: '127.0.0.1',
-        port: 0,
-        web: {
-          directories: [join(root, 'web'), join(root, 'web/dist')],
-          vendor: {
-            '/assets/vendor/marked.js': join(root, 'node_modules/marked/lib/marked.esm.js'),
-            '/assets/vendor/dompurify.js': join(root, 'node_modules/dompurify/dist/purify.es.mjs'),
-          },
+    // A random model goes on to the end of its context.
+    const limits = { maxSequences: 4, maxBatchedTokens: 4096, maxModelLength: 2048 };
+    model = await loadTiny('b', { dtype: 'auto', ...limits });
+    const engine = model.startEngine({ mode: 'Continuous', maxSequences: 4, workers: 1 });
+    const vendor = join(root, 'node_modules');
+    ({ server, url } = await serveTiny(model, engine, model.checkpoint.eosTokenIds, {
+      web: {
+        directories: [join(root, 'web'), join(root, 'web/dist')],
+        vendor: {
+          '/assets/vendor/marked.js': join(vendor, 'marked/lib/marked.esm.js'),
+          '/assets/vendor/dompurify.js': join(vendor, 'dompurify/dist/purify.es.mjs'),
         },
       },
-    });
-    ({ url } = await server.listen());
+    }));
     browser = await launchBrowser();
   });
   after(async () => {

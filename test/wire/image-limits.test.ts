@@ -5,6 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import type { RunningServer } from '#engine/server/app.ts';
 import type { LoadedModel } from '#engine/start.ts';
 import { FIXTURES } from '../support/golden.ts';
+import { ONE_FILE_OF_EACH_FORMAT } from '../support/golden-images.ts';
 import { dataUrl, fileOf, loadTiny, serveTiny } from '../support/vision-server.ts';
 
 describe('limits of pictures', { timeout: 120_000 }, () => {
@@ -80,14 +81,7 @@ describe('limits of pictures', { timeout: 120_000 }, () => {
     });
   }
 
-  for (const name of [
-    'rgb-8.png',
-    '420.jpg',
-    'lossy.webp',
-    'compressed.gif',
-    '444.avif',
-    'lzw.tif',
-  ]) {
+  for (const name of ONE_FILE_OF_EACH_FORMAT) {
     test(`${name}: whole it is read, empty or half it is a 400 that names the picture and the reason`, async () => {
       const file = readFileSync(join(FIXTURES, 'pillow/files', name));
       const good = { file, detail: 'low' };

@@ -170,6 +170,13 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
     await model?.close();
   });
 
+  const chat = (content: readonly object[]): Promise<Response> =>
+    fetch(`${url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ messages: [{ role: 'user', content }] }),
+    });
+
   test('chunks that end inside a picture change nothing', async () => {
     for (const id of ['image-i633', 'image-i1920x1080', 'image-two-large']) {
       assertGolden(cases.get(id)!, await ask(url, cases.get(id)!));
@@ -374,21 +381,10 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
     ['the address of a file', 'file:///etc/passwd', /expected data:/],
   ] as const) {
     test(`${what} is a 400 that names the picture and the reason`, async () => {
-      const response = await fetch(`${url}/v1/chat/completions`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({
-          messages: [
-            {
-              role: 'user',
-              content: [
-                { type: 'image_url', image_url: { url: dataUrl(png) } },
-                { type: 'image_url', image_url: { url: picture } },
-              ],
-            },
-          ],
-        }),
-      });
+      const response = await chat([
+        { type: 'image_url', image_url: { url: dataUrl(png) } },
+        { type: 'image_url', image_url: { url: picture } },
+      ]);
       const { error } = (await response.json()) as { error: { message: string; param: string } };
       assert.equal(response.status, 400);
       assert.match(error.message, /picture 2 of 2/);
@@ -415,21 +411,10 @@ describe('pictures and the engine around them', { timeout: 300_000 }, () => {
   });
 
   test('text that holds the context token beside a picture is refused', async () => {
-    const response = await fetch(`${url}/v1/chat/completions`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({
-        messages: [
-          {
-            role: 'user',
-            content: [
-              { type: 'image_url', image_url: { url: dataUrl(png) } },
-              { type: 'text', text: 'and <|vision_pad|> this' },
-            ],
-          },
-        ],
-      }),
-    });
+    const response = await chat([
+      { type: 'image_url', image_url: { url: dataUrl(png) } },
+      { type: 'text', text: 'and <|vision_pad|> this' },
+    ]);
     assert.equal(response.status, 400);
     assert.match(JSON.stringify(await response.json()), /vision_pad/);
   });

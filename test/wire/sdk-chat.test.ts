@@ -1,15 +1,14 @@
 /** Chat completions by the official npm client on a real model: shapes, usage, and that each sampling field acts. */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import OpenAI from 'openai';
 import type { ChatCompletionChunk, ChatCompletionCreateParams } from 'openai/resources/chat';
 import { assertOfficialTypes } from '../support/event-types.ts';
 import {
-  closeModel,
   type LiveServer,
   MODEL_NAME as model,
   noLiveServer,
-  startLiveServer,
+  useLiveServer,
 } from '../support/live-server.ts';
 
 const QUESTION = 'Name three colours of the rainbow.';
@@ -24,14 +23,9 @@ interface WithIds {
 describe('chat completions', { skip: noLiveServer, timeout: 120_000 }, () => {
   let server: LiveServer;
   let client: OpenAI;
-
-  before(async () => {
-    server = await startLiveServer();
-    client = server.client;
-  });
-  after(async () => {
-    await server?.close();
-    await closeModel();
+  useLiveServer((live) => {
+    server = live;
+    client = live.client;
   });
 
   async function ask(extras: Extras = {}) {

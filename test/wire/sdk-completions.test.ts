@@ -1,15 +1,14 @@
 /** Text completions, models and the tokenizer's routes, by the official npm client on a real model. */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import OpenAI from 'openai';
 import type { Completion, CompletionCreateParams } from 'openai/resources/completions';
 import { assertOfficialTypes } from '../support/event-types.ts';
 import {
-  closeModel,
   type LiveServer,
   MODEL_NAME as model,
   noLiveServer,
-  startLiveServer,
+  useLiveServer,
 } from '../support/live-server.ts';
 
 const PROMPT = 'The capital of France is';
@@ -17,14 +16,9 @@ const PROMPT = 'The capital of France is';
 describe('text completions', { skip: noLiveServer, timeout: 120_000 }, () => {
   let server: LiveServer;
   let client: OpenAI;
-
-  before(async () => {
-    server = await startLiveServer();
-    client = server.client;
-  });
-  after(async () => {
-    await server?.close();
-    await closeModel();
+  useLiveServer((live) => {
+    server = live;
+    client = live.client;
   });
 
   const ask = (extras: Record<string, unknown> = {}): Promise<Completion> =>

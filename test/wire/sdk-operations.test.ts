@@ -12,6 +12,7 @@ import {
   noLiveServer,
   samplesOf,
   startLiveServer,
+  useLiveServer,
 } from '../support/live-server.ts';
 
 const messages = [{ role: 'user' as const, content: 'Name three colours of the rainbow.' }];
@@ -117,13 +118,8 @@ describe('a server with API keys', { skip: noLiveServer, timeout: 60_000 }, () =
 
 describe('logs, health, metrics and origins', { skip: noLiveServer, timeout: 60_000 }, () => {
   let server: LiveServer;
-
-  before(async () => {
-    server = await startLiveServer();
-  });
-  after(async () => {
-    await server?.close();
-    await closeModel();
+  useLiveServer((live) => {
+    server = live;
   });
 
   const metrics = async (): Promise<string> => (await fetch(`${server.url}/metrics`)).text();

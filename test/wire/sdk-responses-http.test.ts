@@ -1,16 +1,16 @@
 /** The Responses interface over HTTP, by the official npm client, on a real model. */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import OpenAI from 'openai';
 import type { ResponseStreamEvent } from 'openai/resources/responses/responses';
 import { assertOfficialTypes } from '../support/event-types.ts';
 import {
-  closeModel,
   type LiveServer,
   MODEL_NAME as model,
   noLiveServer,
-  startLiveServer,
+  useLiveServer,
 } from '../support/live-server.ts';
+import { assertLifecycle, official, textOf } from '../support/response-events.ts';
 
 const QUESTION = 'Name three colours of the rainbow.';
 
@@ -27,24 +27,12 @@ async function readAll(
   return events;
 }
 
-/** Without our extension, which the package's types do not know. */
-const official = (events: readonly ResponseStreamEvent[]): ResponseStreamEvent[] =>
-  events.filter(({ type }) => !(type as string).startsWith('nvlm.'));
-
-const textOf = (events: readonly ResponseStreamEvent[]): string =>
-  events.map((event) => (event.type === 'response.output_text.delta' ? event.delta : '')).join('');
-
 describe('responses over HTTP', { skip: noLiveServer, timeout: 120_000 }, () => {
   let server: LiveServer;
   let client: OpenAI;
-
-  before(async () => {
-    server = await startLiveServer();
-    client = server.client;
-  });
-  after(async () => {
-    await server?.close();
-    await closeModel();
+  useLiveServer((live) => {
+    server = live;
+    client = live.client;
   });
 
   test('a stream has every lifecycle and text event in order, each of the official type', async () => {
@@ -57,21 +45,7 @@ describe('responses over HTTP', { skip: noLiveServer, timeout: 120_000 }, () => 
       top_logprobs: 2,
     });
     const events = official(await readAll(stream));
-    const types = events.map(({ type }) => type);
-    assert.deepEqual(
-      types.filter((type, index) => type !== types[index - 1] && type !== 'response.queued'),
-      [
-        'response.created',
-        'response.in_progress',
-        'response.output_item.added',
-        'response.content_part.added',
-        'response.output_text.delta',
-        'response.output_text.done',
-        'response.content_part.done',
-        'response.output_item.done',
-        'response.incomplete',
-      ],
-    );
+    assertLifecycle(events, 'response.incomplete');
     const last = events.at(-1);
     assert.ok(last?.type === 'response.incomplete');
     assert.equal(last.response.incomplete_details?.reason, 'max_output_tokens');

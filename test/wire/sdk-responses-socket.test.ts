@@ -14,6 +14,7 @@ import {
   noLiveServer,
   startLiveServer,
 } from '../support/live-server.ts';
+import { assertLifecycle, official, textOf } from '../support/response-events.ts';
 
 type Event = ResponsesServerEvent & { sequence_number?: number; stream_id?: string };
 type Create = Partial<ResponsesClientEvent.ResponseCreate> & Record<string, unknown>;
@@ -76,12 +77,6 @@ class Session {
   }
 }
 
-const textOf = (events: readonly Event[]): string =>
-  events.map((event) => (event.type === 'response.output_text.delta' ? event.delta : '')).join('');
-
-const official = (events: readonly Event[]): Event[] =>
-  events.filter(({ type }) => !(type as string).startsWith('nvlm.'));
-
 function lastResponse(events: readonly Event[]) {
   const last = events.at(-1);
   assert.ok(
@@ -116,21 +111,7 @@ describe('responses over a WebSocket', { skip: noLiveServer, timeout: 120_000 },
     events.forEach((event, index) => {
       assert.equal(event.sequence_number, index);
     });
-    const types = official(events).map(({ type }) => type);
-    assert.deepEqual(
-      types.filter((type, index) => type !== types[index - 1] && type !== 'response.queued'),
-      [
-        'response.created',
-        'response.in_progress',
-        'response.output_item.added',
-        'response.content_part.added',
-        'response.output_text.delta',
-        'response.output_text.done',
-        'response.content_part.done',
-        'response.output_item.done',
-        'response.completed',
-      ],
-    );
+    assertLifecycle(events, 'response.completed');
     const response = lastResponse(events);
     assert.equal(response.status, 'completed');
     assertOfficialTypes([

@@ -1,11 +1,12 @@
 /** Engines over the fake model, requests with defaults, and the tokens that a request must get whatever runs beside it. */
 import type { Forward } from '#engine/model/forward.ts';
 import { createEngine, type EngineOptions } from '#engine/scheduler/engine.ts';
-import type {
-  GenerationEngine,
-  GenerationEvent,
-  GenerationRequest,
-  SamplingParameters,
+import {
+  type GenerationEngine,
+  type GenerationEvent,
+  type GenerationRequest,
+  GREEDY,
+  type SamplingParameters,
 } from '#engine/scheduler/request.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeCache, FakeForward, nextFakeToken } from '../../support/fake-forward.ts';
@@ -29,21 +30,7 @@ export function requestOf({ promptIds, sampling, ...rest }: RequestOptions): Gen
     priority: 0,
     cacheSalt: undefined,
     ...rest,
-    sampling: {
-      temperature: 0,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      seed: 0n,
-      logitBias: new Map(),
-      allowedTokenIds: undefined,
-      badWords: [],
-      logprobs: -1,
-      ...sampling,
-    },
+    sampling: { ...GREEDY, ...sampling },
   };
 }
 

@@ -7,6 +7,7 @@ import { DEFAULT_IMAGE_LIMITS, decodeImage, measureImage } from '#engine/vision/
 import { ImageError } from '#engine/vision/errors.ts';
 import { readDataUrl } from '#engine/vision/sources.ts';
 import { FIXTURES } from '../../support/golden.ts';
+import { ONE_FILE_OF_EACH_FORMAT } from '../../support/golden-images.ts';
 import { createRandom } from '../../support/random.ts';
 
 interface Picture {
@@ -151,14 +152,7 @@ test('an empty file is refused as such, whatever it is said to be', async () => 
 });
 
 test('a file is read as what it is, whatever its data URL calls it', async () => {
-  for (const name of [
-    'rgb-8.png',
-    '420.jpg',
-    'lossy.webp',
-    'compressed.gif',
-    '444.avif',
-    'lzw.tif',
-  ]) {
+  for (const name of ONE_FILE_OF_EACH_FORMAT) {
     const bytes = fileOf(name);
     const expected = sha256((await decode(bytes)).data);
     for (const type of ['image/png', 'image/jpeg', 'image/gif', 'text/plain']) {

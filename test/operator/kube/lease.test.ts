@@ -4,19 +4,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LeaseElection } from '#operator/kube/lease.ts';
 import { FakeKube } from '../../support/fake-kube/server.ts';
 
+const lease = { name: 'l', namespace: 'n' };
+
 test('a leader that cannot reach the API server stops writing before another may start', async () => {
   const server = new FakeKube();
   const client = await server.start();
   const order: string[] = [];
   const run = (identity: string, stop: AbortController) =>
-    new LeaseElection({ client, name: 'l', namespace: 'n', identity, durationSeconds: 1.5 }).run(
-      async (fence) => {
-        order.push(`${identity} leads`);
-        await new Promise((resolve) => fence.addEventListener('abort', resolve));
-        order.push(`${identity} stops`);
-      },
-      stop.signal,
-    );
+    new LeaseElection({ ...lease, client, identity, durationSeconds: 1.5 }).run(async (fence) => {
+      order.push(`${identity} leads`);
+      await new Promise((resolve) => fence.addEventListener('abort', resolve));
+      order.push(`${identity} stops`);
+    }, stop.signal);
   const [stopFirst, stopSecond] = [new AbortController(), new AbortController()];
   const first = run('first', stopFirst);
   while (order.length < 1) await sleep(10);
@@ -92,13 +91,7 @@ test('times of another holder are not read: one an hour in the past leads as lon
   let leads = false;
   const stop = new AbortController();
   renew(0);
-  const election = new LeaseElection({
-    client,
-    name: 'l',
-    namespace: 'n',
-    identity: 'me',
-    durationSeconds: 1,
-  });
+  const election = new LeaseElection({ ...lease, client, identity: 'me', durationSeconds: 1 });
   const ended = election.run(async (fence) => {
     leads = true;
     await new Promise((resolve) => fence.addEventListener('abort', resolve));
@@ -121,13 +114,7 @@ test('a write that is on its way when the lease is lost is cut', async () => {
   let outcome = '';
   const stop = new AbortController();
   server.misbehave = ({ path }) => path.includes('/configmaps/');
-  const election = new LeaseElection({
-    client,
-    name: 'l',
-    namespace: 'n',
-    identity: 'me',
-    durationSeconds: 1,
-  });
+  const election = new LeaseElection({ ...lease, client, identity: 'me', durationSeconds: 1 });
   const ended = election.run(async (fence) => {
     const request = client.request({
       method: 'PUT',

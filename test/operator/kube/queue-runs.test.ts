@@ -9,13 +9,12 @@ const settle = async (): Promise<void> => {
 };
 
 describe('a queue whose leader lost the lease and got it back', () => {
-  const lead = (queue: WorkQueue) => {
+  const leadAWhile = async (queue: WorkQueue): Promise<void> => {
     const stop = new AbortController();
     const ended = queue.run(stop.signal);
-    return async (): Promise<void> => {
-      stop.abort();
-      await ended;
-    };
+    await settle();
+    stop.abort();
+    await ended;
   };
 
   test('works on what was cut off', async () => {
@@ -30,13 +29,9 @@ describe('a queue whose leader lost the lease and got it back', () => {
       },
     });
     queue.add('a');
-    const lose = lead(queue);
-    await settle();
-    await lose();
+    await leadAWhile(queue);
     assert.deepEqual(worked, ['a']);
-    const stop = lead(queue);
-    await settle();
-    await stop();
+    await leadAWhile(queue);
     assert.deepEqual(worked, ['a', 'a']);
   });
 
@@ -50,12 +45,8 @@ describe('a queue whose leader lost the lease and got it back', () => {
       },
     });
     queue.add('a');
-    const lose = lead(queue);
-    await settle();
-    await lose();
-    const stop = lead(queue);
-    await settle();
-    await stop();
+    await leadAWhile(queue);
+    await leadAWhile(queue);
     assert.deepEqual(worked, ['a', 'a']);
   });
 
@@ -66,12 +57,8 @@ describe('a queue whose leader lost the lease and got it back', () => {
       work: async (key) => void worked.push(key),
     });
     queue.add('a');
-    const lose = lead(queue);
-    await settle();
-    await lose();
-    const stop = lead(queue);
-    await settle();
-    await stop();
+    await leadAWhile(queue);
+    await leadAWhile(queue);
     assert.deepEqual(worked, ['a']);
   });
 });

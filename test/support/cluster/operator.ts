@@ -1,13 +1,15 @@
 /** The operator as its own process against a test cluster, with what an installation would have put there. */
 import { join } from 'node:path';
-import type { KubeObject as ChartObject } from '#charts/kube.ts';
-import { OPERATOR_NAME } from '#charts/labels.ts';
-import { operatorAccess } from '#charts/operator-objects.ts';
 import { customResourceDefinition } from '#crds/crd.ts';
 import type { KubeClient } from '#operator/kube/client.ts';
-import { type KubeObject, RESOURCES, type ResourceType } from '#operator/kube/resource.ts';
+import { type KubeObject, RESOURCES } from '#operator/kube/resource.ts';
 import { type ControlPlane, startControlPlane } from '../../../scripts/cluster/control-plane.ts';
+import { type Kubectl, kubectlOf } from '../../../scripts/cluster/kubectl.ts';
 import { createNodes, type NodeKind } from '../../../scripts/cluster/nodes.ts';
+import {
+  grantOperatorAccess,
+  operatorKubeconfig,
+} from '../../../scripts/cluster/operator-account.ts';
 import {
   type Child,
   eventually,
@@ -39,7 +41,7 @@ export interface TestCluster {
     /** How far its clock is ahead of the API server's. */
     readonly clockSeconds?: number;
   }): Promise<OperatorProcess>;
-  kubectl(...args: string[]): Promise<{ readonly code: number; readonly output: string }>;
+  readonly kubectl: Kubectl;
   stop(): Promise<void>;
 }
 
@@ -65,7 +67,8 @@ export async function startTestCluster({
   const { client } = plane;
   const operators: Child[] = [];
   await createNodes(client, nodes);
-  const operatorKubeconfig = await install(plane);
+  await grantOperatorAccess(plane.client, NAMESPACE);
+  const ownKubeconfig = await operatorKubeconfig(plane, NAMESPACE, 7200);
   const [metricsPort = 0] = await freePorts(1);
   await publish(client, subnet.hostAddress, metricsPort);
   const engines = await startStubEngines(client);
@@ -73,7 +76,7 @@ export async function startTestCluster({
     plane,
     client,
     engines,
-    async startOperator({ args = [], kubeconfig = operatorKubeconfig, clockSeconds = 0 } = {}) {
+    async startOperator({ args = [], kubeconfig = ownKubeconfig, clockSeconds = 0 } = {}) {
       const name = `operator-${operators.length + 1}`;
       const logFile = join(plane.folder, 'log', `${name}.log`);
       const isFirst = operators.every((operator) => operator.hasExited);
@@ -107,20 +110,7 @@ export async function startTestCluster({
       );
       return { child, url: url.replace('0.0.0.0', '127.0.0.1'), log };
     },
-    async kubectl(...args) {
-      const { spawn } = await import('node:child_process');
-      return new Promise((resolve) => {
-        const child = spawn(join(plane.programs, 'kubectl'), [
-          '--kubeconfig',
-          plane.kubeconfig,
-          ...args,
-        ]);
-        let output = '';
-        child.stdout.on('data', (chunk) => (output += chunk));
-        child.stderr.on('data', (chunk) => (output += chunk));
-        child.on('close', (code) => resolve({ code: code ?? 1, output }));
-      });
-    },
+    kubectl: kubectlOf(plane),
     async stop() {
       for (const operator of operators) await operator.stop('SIGTERM', 5000);
       await engines.stop();
@@ -167,30 +157,4 @@ async function publish(client: KubeClient, address: string, port: number): Promi
     },
     apply,
   );
-}
-
-/** What an installation grants, and a kubeconfig with the operator's own token: every test runs under its rights. */
-async function install(plane: ControlPlane): Promise<string> {
-  const { client } = plane;
-  for (const object of operatorAccess({ namespace: NAMESPACE })) {
-    await client.apply(accessTypes(object), object, { fieldManager: 'test', force: true });
-  }
-  const token = (await client.request({
-    method: 'POST',
-    path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${OPERATOR_NAME}/token`,
-    body: {
-      apiVersion: 'authentication.k8s.io/v1',
-      kind: 'TokenRequest',
-      spec: { expirationSeconds: 7200 },
-    },
-  })) as { status: { token: string } };
-  return plane.pki.tokenKubeconfig('operator', plane.server, token.status.token);
-}
-
-function accessTypes({ apiVersion, kind }: ChartObject): ResourceType {
-  const [group = '', version = ''] = apiVersion.includes('/')
-    ? apiVersion.split('/')
-    : ['', apiVersion];
-  const namespaced = ['ServiceAccount', 'Role', 'RoleBinding'].includes(kind);
-  return { group, version, kind, plural: `${kind.toLowerCase()}s`, namespaced };
 }
