@@ -66,7 +66,7 @@ test('only tests and benchmarks use what tests are made of', () => {
 });
 
 const sources = globSync(
-  '{options,sizing,crds,charts,operator,engine,kernels,web,bench,scripts,examples,test}/**/*.{ts,mjs,cc,h}',
+  '{options,sizing,crds,charts,operator,engine,kernels,web,bench,scripts,examples,test}/**/*.{ts,mjs,cc,h,css}',
   {
     exclude: ['**/dist/**', 'kernels/build*/**', 'test/fixtures/**'],
   },
