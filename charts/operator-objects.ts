@@ -58,7 +58,7 @@ const clusterRules: readonly PolicyRule[] = [
   rule('monitoring.coreos.com', ['podmonitors'], applied),
   rule('leaderworkerset.x-k8s.io', ['leaderworkersets'], applied),
   rule('events.k8s.io', ['events'], ['create']),
-  rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch'], apiServices),
+  rule('apiregistration.k8s.io', ['apiservices'], ['get', 'patch', 'delete'], apiServices),
   rule('apiregistration.k8s.io', ['apiservices'], ['create']),
   // The owner of its APIServices: they go when the installation goes.
   rule(rbac, ['clusterroles'], ['get'], [OPERATOR_NAME]),

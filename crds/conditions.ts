@@ -39,6 +39,8 @@ export const REASONS = {
   OutOfMemory: 'The engine was killed for its memory.',
   NotReady: 'Engines have started and do not answer yet.',
   HorizontalPodAutoscaler: 'The HPA sets the number of replicas.',
+  OwnScaling:
+    'The operator sets the number of replicas by the rule of the HPA: it runs with --metrics-api none.',
   Fixed: 'The number of replicas is spec.replicas.',
   ScaledToZero:
     'Nothing was asked for idleTimeout; a request or the wake annotation starts one replica.',

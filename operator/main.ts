@@ -19,7 +19,7 @@ import { OptionError, operatorHelp, readOperatorOptions } from './options.ts';
 import { createQueueMetrics } from './queue-metrics.ts';
 import { DepthBook } from './scaling/depth.ts';
 import { runScraper } from './scaling/scraper.ts';
-import { serveMetrics } from './serve-metrics.ts';
+import { serveMetrics, withdrawMetrics } from './serve-metrics.ts';
 
 function readOptions() {
   try {
@@ -82,7 +82,7 @@ const optionalKinds = new OptionalKinds({
 
 let metricsState: MetricsState =
   options.metricsApi === 'none'
-    ? { status: 'off', message: 'The operator runs with --metrics-api none' }
+    ? { status: 'off', message: 'The operator runs with --metrics-api none, and scales by itself' }
     : { status: 'unreachable', message: 'The operator has not looked at the metrics API yet' };
 /** A first answer who serves the metrics API, or that it cannot be had: without one an HPA would be made beside a foreign provider. */
 const { promise: metricsLooked, resolve: markMetricsLooked } = Promise.withResolvers<void>();
@@ -223,6 +223,17 @@ const serving =
         stop.signal,
         (port) => logger.info({ port }, 'the metrics API listens'),
       );
+const withdrawing = withdrawMetrics(
+  {
+    client,
+    api: options.metricsApi,
+    namespace: options.namespace,
+    serviceName: options.metricsService,
+    isLeader,
+    onError: (error) => logger.warn({ err: error }, 'an APIService of ours could not be removed'),
+  },
+  stop.signal,
+);
 const lead = async (fence: AbortSignal): Promise<void> => {
   const lists = watched.reflectors.map(({ reflector }) => reflector.synced);
   const synced = Promise.all([...lists, optionalKinds.looked, metricsLooked]);
@@ -233,7 +244,7 @@ const lead = async (fence: AbortSignal): Promise<void> => {
   logger.info({ identity }, 'leading no more');
 };
 await (options.leaderElection ? election.run(lead, stop.signal) : lead(stop.signal));
-await Promise.all([...watching, discovering, scraping, serving]);
+await Promise.all([...watching, discovering, scraping, serving, withdrawing]);
 const patience = new AbortController();
 await Promise.race([controller.flush(), pause(systemClock, flushMs, patience.signal)]);
 patience.abort();

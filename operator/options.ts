@@ -47,7 +47,7 @@ export const OPERATOR_OPTIONS = {
   'metrics-api': required(
     choice('custom', 'external', 'none'),
     'custom',
-    'Where the HPA reads queue depth: custom.metrics.k8s.io, external.metrics.k8s.io, or nowhere',
+    'Where the HPA reads queue depth: custom.metrics.k8s.io, external.metrics.k8s.io, or nowhere: then the operator scales by itself',
   ),
   'metrics-port': required(
     integer(0, 65535),

@@ -12,9 +12,14 @@ import {
   type Material,
   obtainMaterial,
 } from './metrics-api/material.ts';
-import { inspect, register, registeredAuthorities } from './metrics-api/provider.ts';
+import {
+  inspect,
+  METRICS_APIS,
+  register,
+  registeredAuthorities,
+  withdraw,
+} from './metrics-api/provider.ts';
 import { MetricsServer, type MetricsSource } from './metrics-api/server.ts';
-import { CUSTOM_GROUP, EXTERNAL_GROUP } from './metrics-api/values.ts';
 import type { MetricsState } from './nvlm/context.ts';
 
 export interface ServeMetricsOptions {
@@ -64,8 +69,7 @@ export async function serveMetrics(
     });
   const provider = {
     client,
-    group: api === 'custom' ? CUSTOM_GROUP : EXTERNAL_GROUP,
-    versions: api === 'custom' ? ['v1beta2', 'v1beta1'] : ['v1beta1'],
+    ...METRICS_APIS[api],
     service: { name: serviceName, namespace, port: servicePort },
     fieldManager: FIELD_MANAGER,
     ownerRole: OPERATOR_NAME,
@@ -94,6 +98,39 @@ export async function serveMetrics(
     await pause(clock, periodMs, signal);
   }
   await server?.close();
+}
+
+export interface WithdrawMetricsOptions
+  extends Pick<
+    ServeMetricsOptions,
+    'client' | 'namespace' | 'serviceName' | 'isLeader' | 'onError' | 'periodMs' | 'clock'
+  > {
+  /** What this operator serves. */
+  readonly api: ServeMetricsOptions['api'] | 'none';
+}
+
+/** Until `signal` aborts, the leader takes away what an operator with another `--metrics-api` has registered. */
+export async function withdrawMetrics(
+  options: WithdrawMetricsOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { client, namespace, serviceName, api, isLeader, onError } = options;
+  const { periodMs = 30_000, clock = systemClock } = options;
+  const service = { name: serviceName, namespace };
+  const unserved = Object.entries(METRICS_APIS).filter(([name]) => name !== api);
+  while (!signal.aborted) {
+    try {
+      if (isLeader()) {
+        for (const [, unwanted] of unserved) {
+          await withdraw({ client, service, ...unwanted }, signal);
+        }
+      }
+    } catch (error) {
+      if (!signal.aborted) onError(error);
+    }
+    // Soon for who is about to lead, seldom after that.
+    await pause(clock, isLeader() ? periodMs : Math.min(periodMs, 2000), signal);
+  }
 }
 
 async function readFrontProxy(client: KubeClient): Promise<FrontProxyConfig | undefined> {

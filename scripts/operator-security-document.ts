@@ -39,7 +39,7 @@ const reasons: Readonly<Record<string, string>> = {
   'nvlm-operator core configmaps': 'The dashboard of Grafana, where it is asked for.',
   'nvlm-operator events.k8s.io events': 'Tells what it did, for `kubectl describe`.',
   'nvlm-operator apiregistration.k8s.io apiservices named':
-    'Registers its own metrics API; the names are fixed, and a foreign provider is not touched.',
+    'Registers its own metrics API, and takes it away under another `--metrics-api`; the names are fixed, and a foreign provider is not touched.',
   'nvlm-operator apiregistration.k8s.io apiservices': '`create` cannot be limited to names.',
   'nvlm-operator rbac.authorization.k8s.io clusterroles named':
     'Reads its own role, which owns the APIServices: they go with the installation.',

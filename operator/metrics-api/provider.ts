@@ -1,19 +1,34 @@
 /** Who serves custom.metrics.k8s.io in this cluster: we register ourselves, unless somebody else is there, whom we never overwrite. */
 import type { KubeClient } from '../kube/client.ts';
-import { isNotFound, KubeError } from '../kube/errors.ts';
+import { isConflict, isNotFound, KubeError } from '../kube/errors.ts';
 import { type KubeObject, type OwnerReference, objectPath, RESOURCES } from '../kube/resource.ts';
+import { CUSTOM_GROUP, EXTERNAL_GROUP } from './values.ts';
 
 export type ProviderState =
   | { readonly status: 'served'; readonly message: string }
   | { readonly status: 'foreign'; readonly message: string }
   | { readonly status: 'unreachable'; readonly message: string };
 
-export interface ProviderOptions {
-  readonly client: KubeClient;
+interface ServiceName {
+  readonly name: string;
+  readonly namespace: string;
+}
+
+/** A metrics API by its APIServices. */
+export interface MetricsApi {
   readonly group: string;
   /** The preferred one first. */
   readonly versions: readonly string[];
-  readonly service: { readonly name: string; readonly namespace: string; readonly port: number };
+}
+
+export const METRICS_APIS = {
+  custom: { group: CUSTOM_GROUP, versions: ['v1beta2', 'v1beta1'] },
+  external: { group: EXTERNAL_GROUP, versions: ['v1beta1'] },
+} as const satisfies Readonly<Record<string, MetricsApi>>;
+
+export interface ProviderOptions extends MetricsApi {
+  readonly client: KubeClient;
+  readonly service: ServiceName & { readonly port: number };
   readonly fieldManager: string;
   /** ClusterRole of the installation: the APIServices are deleted with it, or discovery of the whole cluster would stay broken. */
   readonly ownerRole: string;
@@ -79,6 +94,30 @@ export async function register(
   return state;
 }
 
+/**
+ * Takes away our APIServices of an API that is not served any more: one that leads nowhere breaks discovery, and with it the deletion of
+ * every namespace. Those of others stay. Throws KubeError.
+ */
+export async function withdraw(
+  options: MetricsApi & { readonly client: KubeClient; readonly service: ServiceName },
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const found of await findAll(options)) {
+    if (found === undefined || !isOurs(found, options.service)) continue;
+    try {
+      await options.client.request({
+        method: 'DELETE',
+        path: objectPath(RESOURCES.apiService, found.metadata.name),
+        body: { preconditions: { uid: found.metadata.uid } },
+        ...(signal && { signal }),
+      });
+    } catch (error) {
+      // Gone, or made anew by somebody else.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
+  }
+}
+
 function judge(
   { group, versions, service }: ProviderOptions,
   found: readonly (ApiService | undefined)[],
@@ -102,7 +141,7 @@ function judge(
   };
 }
 
-const findAll = ({ client, group, versions }: ProviderOptions) =>
+const findAll = ({ client, group, versions }: MetricsApi & { readonly client: KubeClient }) =>
   Promise.all(versions.map((version) => find(client, `${version}.${group}`)));
 
 /** The authorities that the API server trusts for our Service at this moment, as PEM, of each version; empty where it is not ours. */
@@ -147,5 +186,5 @@ async function find(client: KubeClient, name: string): Promise<ApiService | unde
   }
 }
 
-const isOurs = ({ spec }: ApiService, service: ProviderOptions['service']): boolean =>
+const isOurs = ({ spec }: ApiService, service: ServiceName): boolean =>
   spec.service?.name === service.name && spec.service?.namespace === service.namespace;

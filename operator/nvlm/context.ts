@@ -22,6 +22,10 @@ export interface MetricsState {
   readonly message: string;
 }
 
+/** Whether no HPA can read the queue depth, and the operator scales in its place. */
+export const scalesItself = ({ status }: MetricsState): boolean =>
+  status === 'foreign' || status === 'off';
+
 export interface ControllerContext {
   readonly client: KubeClient;
   readonly deployments: Store<NVLMDeployment & KubeObject>;

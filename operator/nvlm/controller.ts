@@ -11,7 +11,7 @@ import { isConflict, isNotFound } from '../kube/errors.ts';
 import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
 import { ChildApplier, type Drift, NameTakenError, RefusedError } from './children.ts';
-import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
+import { type ControllerContext, NVLM_RESOURCE, scalesItself } from './context.ts';
 import { type Described, whatIsDescribed } from './describe.ts';
 import { EventRecorder } from './events.ts';
 import { FailureBackoff } from './failure-backoff.ts';
@@ -207,11 +207,11 @@ export class NVLMController {
 
   /** Without an HPA where it could not read the queue depth: the operator scales then. */
   #wantedObjects(props: EngineProps, described: Described): readonly KubeObject[] {
-    const isForeign = this.#context.metricsState().status === 'foreign';
+    const hasHpa = !scalesItself(this.#context.metricsState());
     const isRemembered = described.state === 'known' && described.isRemembered;
     const describing = isRemembered ? [] : [describeJob(props)];
     const objects = [...describing, ...engineObjects(props)] as readonly KubeObject[];
-    return objects.filter(({ kind }) => !isForeign || kind !== 'HorizontalPodAutoscaler');
+    return objects.filter(({ kind }) => hasHpa || kind !== 'HorizontalPodAutoscaler');
   }
 
   #described({ key, deployment, now }: Observation): Described {

@@ -8,7 +8,7 @@ import { ANNOTATIONS } from '#charts/labels.ts';
 import { objectPath } from '../kube/resource.ts';
 import type { OwnScaler } from '../scaling/own.ts';
 import { decideZero } from '../scaling/zero.ts';
-import { type ControllerContext, NVLM_RESOURCE } from './context.ts';
+import { type ControllerContext, NVLM_RESOURCE, scalesItself } from './context.ts';
 import type { Observation } from './observe.ts';
 
 const defaultIdleTimeout = '30m';
@@ -30,7 +30,7 @@ export async function scale(
 ): Promise<ScaleOutcome> {
   const atZero = await scaleAtZero(context, seen, fence);
   const { spec } = seen.deployment;
-  const isOwn = spec.autoscaling !== undefined && context.metricsState().status === 'foreign';
+  const isOwn = spec.autoscaling !== undefined && scalesItself(context.metricsState());
   if (atZero.scaledTo !== undefined || spec.replicas === 0 || !isOwn) return atZero;
   const { targetQueueDepth, minReplicas, maxReplicas, behavior } = spec.autoscaling;
   const window = behavior?.scaleDown?.stabilizationWindowSeconds ?? defaultStabilizationSeconds;

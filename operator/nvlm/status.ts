@@ -179,6 +179,12 @@ function judgeModel(input: StatusInput, servingReplicas: number): Finding {
   return { status: 'Unknown', reason: 'NotReady', message };
 }
 
+/** Where the operator scales itself, and why. */
+const scalingReasons: Partial<Record<MetricsState['status'], Reason>> = {
+  foreign: 'ForeignProvider',
+  off: 'OwnScaling',
+};
+
 function judgeScaling({ spec }: NVLMDeployment, metrics: MetricsState): Finding {
   const { autoscaling, replicas } = spec;
   if (autoscaling === undefined) return no('Fixed', `spec.replicas is ${replicas}`);
@@ -190,7 +196,7 @@ function judgeScaling({ spec }: NVLMDeployment, metrics: MetricsState): Finding 
   }
   const { minReplicas, maxReplicas, targetQueueDepth } = autoscaling;
   return yes(
-    metrics.status === 'foreign' ? 'ForeignProvider' : 'HorizontalPodAutoscaler',
+    scalingReasons[metrics.status] ?? 'HorizontalPodAutoscaler',
     `Between ${Math.max(1, minReplicas)} and ${maxReplicas} replicas, at ${targetQueueDepth} waiting requests each`,
   );
 }

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
-import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import type { KubeError } from '#operator/kube/errors.ts';
+import { objectPath, RESOURCES, type ResourceType } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments, FAST_SCALING } from '../support/cluster/deployments.ts';
@@ -227,6 +228,34 @@ describe('scaling on queue depth by the real HPA controller', {
     await deployments.until('alone', 'has one replica', ({ spec }) => spec.replicas === 1, {
       timeoutMs: 60_000,
     });
+  });
+
+  test('an operator that is to serve no metrics takes its own API away, leaves the foreign one, and scales by itself', async () => {
+    await operator.child.stop('SIGTERM');
+    operator = await cluster.startOperator({ args: ['--metrics-api=none'] });
+    const read = (type: ResourceType, name: string, namespace?: string) =>
+      cluster.client
+        .request({ method: 'GET', path: objectPath(type, name, namespace) })
+        .catch((error: KubeError) => (error.status === 404 ? undefined : Promise.reject(error)));
+    await eventually(
+      'the external API is gone',
+      async () =>
+        (await read(RESOURCES.apiService, 'v1beta1.external.metrics.k8s.io')) === undefined,
+      { timeoutMs: 30_000 },
+    );
+    assert.ok(await read(RESOURCES.apiService, 'v1beta2.custom.metrics.k8s.io'));
+    await eventually(
+      'its HPA is gone',
+      async () => (await read(RESOURCES.horizontalPodAutoscaler, 'alone', 'default')) === undefined,
+    );
+    cluster.engines.setTotal('alone', 12);
+    await deployments.until('alone', 'has three replicas', ({ spec }) => spec.replicas === 3);
+    await deployments.until('alone', 'tells who scales it', ({ status }) =>
+      status?.conditions?.some(
+        ({ type, status: is, reason }) =>
+          type === 'ScalingActive' && is === 'True' && reason === 'OwnScaling',
+      ),
+    );
   });
 
   test('discovery of the whole cluster is well with our API in it', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { ProviderState } from '#operator/metrics-api/provider.ts';
 import type { MetricsSource } from '#operator/metrics-api/server.ts';
-import { serveMetrics } from '#operator/serve-metrics.ts';
+import { serveMetrics, withdrawMetrics } from '#operator/serve-metrics.ts';
 import { createAuthority, issueCertificate, type KeyPair } from '../../scripts/cluster/pki.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeKube, type FakeRequest, refuse } from '../support/fake-kube/server.ts';
@@ -193,6 +193,34 @@ describe('the metrics API of a running operator', () => {
     await round(leader);
     await until('it listens', () => leader.port > 0);
     assert.equal(await ask(leader.port), 200);
+  });
+
+  test('is taken away by the leader of operators that serve another one or none, and only by the leader', async () => {
+    await startReplica(true);
+    assert.ok(kube.read(registration));
+    let leads = false;
+    const clock = new FakeClock();
+    const ended = withdrawMetrics(
+      {
+        client: await kube.start(),
+        api: 'none',
+        namespace: 'nvlm-system',
+        serviceName: 'nvlm-operator-metrics',
+        isLeader: () => leads,
+        onError: (error) => errors.push(error),
+        clock,
+      },
+      stop.signal,
+    );
+    running.push({ clock, port: 0, states: [], ended });
+    await until('it has looked', () => clock.timerCount === 1);
+    assert.ok(kube.read(registration), 'another operator leads');
+    leads = true;
+    clock.advance(2000);
+    await until('both are gone', () => kube.read(registration) === undefined);
+    await until('it rests', () => clock.timerCount === 1);
+    assert.equal(kube.count('delete'), 2);
+    assert.deepEqual(errors, []);
   });
 
   test('is not registered by a replica that does not lead, which still tells who serves', async () => {

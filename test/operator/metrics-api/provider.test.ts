@@ -6,6 +6,7 @@ import {
   type ProviderOptions,
   register,
   registeredAuthorities,
+  withdraw,
 } from '#operator/metrics-api/provider.ts';
 import { FakeKube, type FakeRequest, refuse } from '../../support/fake-kube/server.ts';
 
@@ -171,6 +172,26 @@ describe('the registration of the metrics API', () => {
     };
     await register(options, 'PEM');
     assert.equal(applied().length, 2);
+  });
+
+  test('is taken away where it is ours, and left where it is not or has gone meanwhile', async () => {
+    await register(options, 'PEM');
+    served('v1beta1', { name: 'prometheus-adapter', namespace: 'monitoring' });
+    await withdraw(options);
+    assert.equal(found(pathOf('v1beta2')), undefined);
+    assert.equal(found(pathOf('v1beta1'))?.spec.service?.name, 'prometheus-adapter');
+    const [removed] = server.requests.filter(({ verb }) => verb === 'delete');
+    const { preconditions } = (removed?.body ?? {}) as { preconditions?: { uid?: string } };
+    assert.ok(preconditions?.uid, 'not one that was made anew');
+    await withdraw(options);
+    assert.equal(server.count('delete'), 1);
+    served('v1beta2', ours);
+    server.misbehave = (request) => {
+      if (request.verb !== 'delete') return apply(request);
+      refuse(request.response, 404, 'NotFound');
+      return true;
+    };
+    await withdraw(options);
   });
 
   test('is no decision while the API server does not answer', async () => {
