@@ -177,7 +177,7 @@ function stepWeights({ language, storedType }: ModelShape, wishes: MemoryWishes)
   return (layers + tableParameters(language, tensor)) * perWeight;
 }
 
-/** Two activations of the widest op, logits in fp32, and the tiles of one image. */
+/** Of a GPU, which keeps bf16 between ops: two activations of the widest op, logits in fp32, and the tiles of one image. */
 function rankActivations(shape: ModelShape, wishes: MemoryWishes): number {
   const { language, vision } = shape;
   const { tensor, maxBatchedTokens, maxSequences, dtype } = wishes;
