@@ -57,11 +57,13 @@ export async function carryOut(
   for (const name of plan.delete) {
     const pod = pods.find((candidate) => candidate.metadata.name === name);
     if (pod === undefined) continue;
+    const { uid, resourceVersion } = pod.metadata;
     await ignoreGone(async () => {
       await client.request({
         method: 'DELETE',
         path: podPath(name),
-        body: { preconditions: { uid: pod.metadata.uid } },
+        // As it was seen: one that has become ready since is planned with again.
+        body: { preconditions: { uid, resourceVersion } },
         signal: fence,
       });
       expectations.expectDelete(key, context.pods, pod);
@@ -98,7 +100,7 @@ export async function carryOut(
   return undefined;
 }
 
-/** A pod that is gone, or was re-made under its name, needs no write. */
+/** A pod that is gone, was re-made under its name, or has changed since it was seen, needs no write: its change comes by the watch. */
 async function ignoreGone(write: () => Promise<void>): Promise<void> {
   try {
     await write();

@@ -1,5 +1,6 @@
 /**
- * A cluster as the planners of rollouts meet it: pods start, break and vanish at any time, and plans may be carried out in part.
+ * A cluster as the planners of rollouts meet it: pods start, break and vanish at any time, plans may be carried out in part, or be made
+ * from what a watch told before it fell behind.
  * `checkPlanner` runs random histories of it; after each write the budgets must hold, and every history must come to its end.
  */
 import assert from 'node:assert/strict';
@@ -32,14 +33,27 @@ type CommonAction =
   | { readonly kind: 'budget'; readonly maxSurge: number; readonly maxUnavailable: number }
   | { readonly kind: 'start' | 'crash' | 'finish'; readonly pick: number }
   | { readonly kind: 'vanish' }
+  /** The watches fall behind: the next reconcile goes by what is seen now. */
+  | { readonly kind: 'gap' }
   /** Reconcile; it dies after `writes` of its writes. */
   | { readonly kind: 'reconcile'; readonly writes: number };
+
+interface Seen<Plan> {
+  readonly plan: Plan;
+  readonly servingNames: readonly string[];
+  readonly isReadySeen: ReadonlySet<string>;
+  /** Replicas that must serve, and may hold GPUs. */
+  readonly needed: number;
+  readonly most: number;
+}
 
 export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
   wanted: number;
   maxSurge = 0;
   maxUnavailable = 1;
   #nextId = 0;
+  /** What the watches told last, when they are behind: a plan depends on nothing else. */
+  #behind: Seen<Plan> | undefined;
 
   constructor(wanted: number) {
     this.wanted = wanted;
@@ -60,9 +74,27 @@ export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
   sync(): void {}
 
   serving(): number {
-    return this.pods().filter(
-      (pod) => pod.isReady && !pod.isDraining && !pod.isTerminating && !pod.hasFailed,
-    ).length;
+    return this.#servingNames().length;
+  }
+
+  #servingNames(): string[] {
+    return this.pods()
+      .filter((pod) => pod.isReady && !pod.isDraining && !pod.isTerminating && !pod.hasFailed)
+      .map(({ name }) => name);
+  }
+
+  #look(): Seen<Plan> {
+    return {
+      plan: this.plan(),
+      servingNames: this.#servingNames(),
+      isReadySeen: new Set(
+        this.pods()
+          .filter((pod) => pod.isReady)
+          .map(({ name }) => name),
+      ),
+      needed: this.wanted - this.maxUnavailable,
+      most: this.wanted + this.maxSurge,
+    };
   }
 
   update(name: string, change: Partial<RolloutPod>): void {
@@ -75,9 +107,10 @@ export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
     return live[pick % Math.max(live.length, 1)];
   }
 
-  #delete(name: string): void {
+  /** As the plan saw it: what has changed since is left alone. */
+  #delete(name: string, isReadySeen: ReadonlySet<string>): void {
     this.replace((pod) => {
-      if (pod.name !== name) return pod;
+      if (pod.name !== name || pod.isReady !== isReadySeen.has(name)) return pod;
       return pod.hasFailed ? undefined : { ...pod, isTerminating: true };
     });
   }
@@ -90,21 +123,25 @@ export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
   /** Plans and carries out `writes` of the plan, the budgets checked after each. Returns how many writes the plan has. */
   reconcile(writes = Number.POSITIVE_INFINITY): number {
     const before = { serving: this.serving(), holding: this.holding() };
-    const plan = this.plan();
+    const { plan, servingNames, isReadySeen, needed, most } = this.#behind ?? this.#look();
+    // Whoever waits to see its own writes has caught up when it plans again.
+    this.#behind = undefined;
+    const serves = new Set(this.#servingNames());
+    const lostUnseen = servingNames.filter((name) => !serves.has(name)).length;
     const steps = [
       ...plan.undrain.map((name) => () => {
         this.update(name, { isDraining: false, drainingMs: 0 });
       }),
       ...plan.drain.map((name) => () => this.update(name, { isDraining: true })),
-      ...plan.delete.map((name) => () => this.#delete(name)),
+      ...plan.delete.map((name) => () => this.#delete(name, isReadySeen)),
       ...Array.from({ length: plan.create }, () => () => this.#create()),
       ...this.furtherWrites(plan),
     ];
     for (const step of steps.slice(0, writes)) {
       step();
-      const floor = Math.min(before.serving, this.wanted - this.maxUnavailable);
+      const floor = Math.min(before.serving, needed - lostUnseen);
       assert.ok(this.serving() >= floor, `serving ${this.serving()} fell below ${floor}`);
-      const ceiling = Math.max(before.holding, this.wanted + this.maxSurge);
+      const ceiling = Math.max(before.holding, most);
       assert.ok(this.holding() <= ceiling, `replicas ${this.holding()} rose above ${ceiling}`);
     }
     return steps.length;
@@ -129,6 +166,9 @@ export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
       case 'finish':
         if (picked) this.update(picked.name, { inFlight: 0, drainingMs: picked.drainingMs + 3000 });
         break;
+      case 'gap':
+        this.#behind ??= this.#look();
+        break;
       case 'vanish':
         this.replace((pod) => (pod.isTerminating ? undefined : pod));
         break;
@@ -139,6 +179,7 @@ export abstract class RolloutWorld<Plan extends RolloutPlan = RolloutPlan> {
 
   /** Everything starts, finishes and goes as it should: does the rollout come to its end? */
   settle(): void {
+    this.#behind = undefined;
     for (let round = 0; round < 200; round++) {
       const steps = this.reconcile();
       this.sync();
@@ -172,7 +213,7 @@ const commonAction: fc.Arbitrary<CommonAction> = fc.oneof(
     kind: fc.constantFrom('start' as const, 'crash' as const, 'finish' as const),
     pick: fc.nat(20),
   }),
-  fc.constant({ kind: 'vanish' as const }),
+  fc.constantFrom({ kind: 'vanish' as const }, { kind: 'gap' as const }),
   fc.record({ kind: fc.constant('reconcile' as const), writes: fc.nat(4) }),
   fc.constant({ kind: 'reconcile' as const, writes: 100 }),
 );

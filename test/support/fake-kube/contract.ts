@@ -66,6 +66,15 @@ export function kubeContract(
         client.request({ method: 'PUT', path: pathOf('one'), body }),
         refused('KUBE_STATUS', 409, 'Conflict'),
       );
+      const { uid, resourceVersion } = first.metadata;
+      await assert.rejects(
+        client.request({
+          method: 'DELETE',
+          path: pathOf('one'),
+          body: { preconditions: { uid, resourceVersion } },
+        }),
+        refused('KUBE_STATUS', 409, 'Conflict'),
+      );
       await remove('one');
     });
 

@@ -162,9 +162,13 @@ export class FakeKube {
     } else if (verb === 'update' || verb === 'patch') this.#write(verb, path, body, response);
     else {
       const object = this.#objects.get(path);
+      const { preconditions = {} } = body as { preconditions?: { resourceVersion?: string } };
+      const present = object?.metadata.resourceVersion;
+      const isPresent = (preconditions.resourceVersion ?? present) === present;
       if (object === undefined) refuse(response, 404, 'NotFound', `${path} not found`);
+      else if (!isPresent) refuse(response, 409, 'Conflict');
       else send(response, 200, object);
-      if (verb === 'delete') this.remove(path);
+      if (verb === 'delete' && isPresent) this.remove(path);
     }
   }
 
