@@ -36,7 +36,7 @@ const cache = objectOf<ModelCacheSpec>(
       { required: ['claimName'] },
     ),
     hostPath: objectOf<NonNullable<ModelCacheSpec['hostPath']>>(
-      'A directory of the node that replicas on it share.',
+      'A directory of the node that replicas on it share. It has to belong to user 65532, which engines run as: one that the kubelet makes belongs to root.',
       {
         path: text('Absolute path on the node.', 1024, { pattern: '^/[^:]*$' }),
       },
