@@ -300,7 +300,7 @@ describe('a reflector stays equal to an API server that', () => {
       if (verb !== 'watch') return false;
       response.writeHead(200);
       response.flushHeaders();
-      setTimeout(() => response.end(), 150);
+      setTimeout(() => response.end(), 20);
       return true;
     };
     await start({ relistMs: 300 }).synced;
