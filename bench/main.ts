@@ -1,4 +1,4 @@
-/** `npm run bench -- study | model | serve | kernels | width | operator`: measures, prints a table, keeps Markdown, JSON and SVG. */
+/** `npm run bench -- study | model | serve | kernels | width | operator | autoscaling`: measures, prints a table, keeps Markdown, JSON and SVG. */
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { ParseArgsConfig } from 'node:util';
@@ -7,6 +7,7 @@ import { SERVE_OPTIONS } from '#engine/options.ts';
 import { nearestName } from '#engine/protocol/fields.ts';
 import { loadModel } from '#engine/start.ts';
 import { startStep } from '../scripts/progress.mjs';
+import { autoscalingBench } from './autoscaling.ts';
 import { kernelsBench } from './kernels.ts';
 import { describeMachine } from './machine.ts';
 import { modelBench, modelWorks } from './model.ts';
@@ -28,6 +29,7 @@ const help = `npm run bench -- COMMAND [options]
   kernels    GB/s and TFLOP/s per op and instruction set, as a share of this machine's peak
   width      layers at NVLM-D-72B's widths with random weights, against PyTorch
   operator   many NVLMDeployments on a real control plane (root and Go): reconcile time, calls, memory
+  autoscaling  replicas over time as a queue grows and shrinks, by a real HPA controller (root and Go)
 
   --model REF         model to run (default: the demo's)
   --dtype TYPE        auto, float32, bfloat16, int8 or int4 (default auto)
@@ -96,7 +98,7 @@ const command = positionals[0];
 if (
   values.help ||
   command === undefined ||
-  !['study', 'model', 'serve', 'kernels', 'width', 'operator'].includes(command)
+  !['study', 'model', 'serve', 'kernels', 'width', 'operator', 'autoscaling'].includes(command)
 ) {
   console.log(help);
   process.exit(values.help ? 0 : 2);
@@ -203,6 +205,7 @@ async function run(): Promise<BenchResult> {
         progress,
       ),
     );
+  if (command === 'autoscaling') return step('Autoscaling', autoscalingBench);
   if (command === 'serve') {
     const load = {
       requests: count('requests', values.requests),
