@@ -29,7 +29,7 @@ describe('pictures on the chat page, with a model that sees', {
 
   before(async () => {
     // A random model goes on to the end of its context.
-    const limits = { maxSequences: 4, maxBatchedTokens: 4096, maxModelLength: 2048 };
+    const limits = { maxSequences: 4, maxBatchedTokens: 4096, maxModelLength: 1900 };
     model = await loadTiny('b', { dtype: 'auto', ...limits });
     const engine = model.startEngine({ mode: 'Continuous', maxSequences: 4, workers: 1 });
     const vendor = join(root, 'node_modules');
