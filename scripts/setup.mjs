@@ -16,6 +16,7 @@ const commands = {
   plan: ['sizing/main.ts'],
   images: ['images/build.mjs'],
   cluster: ['scripts/cluster/main.ts'],
+  plugin: ['scripts/plugin.mjs'],
   test: ['scripts/test.mjs'],
   build: undefined,
 };

@@ -196,8 +196,24 @@ export function connectKube(
 /** Reads the kubeconfig as kubectl does: `file`, else KUBECONFIG, else ~/.kube/config, else the pod's service account. */
 export function loadKubeConfig(file?: string): KubeConfig {
   const config = new KubeConfig();
-  if (file === undefined) config.loadFromDefault();
-  else config.loadFromFile(file);
+  try {
+    if (file === undefined) config.loadFromDefault();
+    else config.loadFromFile(file);
+  } catch (error) {
+    throw new KubeError(
+      'KUBE_CONFIG_INVALID',
+      `${file ?? 'kubeconfig of KUBECONFIG or ~/.kube/config'}: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  // What the library makes up when it finds nothing.
+  if (config.getCurrentCluster()?.server === 'http://localhost:8080')
+    throw new KubeError(
+      'KUBE_CONFIG_INVALID',
+      'no kubeconfig: looked for KUBECONFIG, ~/.kube/config and the account of a pod; name one with --kubeconfig.',
+    );
   return config;
 }
 

@@ -22,6 +22,10 @@ export const KUBE_ERRORS = {
     meaning: 'The answer is not the JSON that was asked for.',
     remedy: 'look for a proxy between the operator and the API server',
   },
+  KUBE_CONFIG_INVALID: {
+    meaning: 'There is no kubeconfig where one was looked for, or it cannot be read.',
+    remedy: 'name one with --kubeconfig or KUBECONFIG',
+  },
 } as const;
 export type KubeErrorCode = keyof typeof KUBE_ERRORS;
 

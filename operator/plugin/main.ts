@@ -2,7 +2,6 @@
 /** `kubectl nvlm`: what a deployment is doing, a chat with it, and what a manifest would change. */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { styleText } from 'node:util';
 import { loadAllYaml } from '@kubernetes/client-node';
@@ -34,6 +33,7 @@ import {
 import { NVLM_RESOURCE } from '../nvlm/context.ts';
 import type { PodObject } from '../nvlm/pod.ts';
 import { changesBetween, changeText } from './changes.ts';
+import { chatProgram } from './chat-program.ts';
 import { deploymentTree, drawTree, type EventObject, type Node, type Seen } from './tree.ts';
 
 const OPTIONS = {
@@ -88,9 +88,24 @@ function readArguments() {
   }
 }
 
+function configOrFail() {
+  try {
+    return loadKubeConfig(values.kubeconfig);
+  } catch (error) {
+    return failWith(error);
+  }
+}
+
+/** An error of the API server, as lines for people; any other goes on. */
+function failWith(error: unknown): never {
+  if (!(error instanceof KubeError)) throw error;
+  const causes = error.causes.map(({ field, message }) => `\n  ${field}: ${message}`);
+  fail(`${error.code}: ${error.message}${causes.join('')}`, 1);
+}
+
 const { words, values } = readArguments();
 const [command, name] = words;
-const config = loadKubeConfig(values.kubeconfig);
+const config = configOrFail();
 const client: KubeClient = connectKube(config);
 const context = config.getContextObject(config.getCurrentContext());
 const namespace = values.namespace ?? context?.namespace ?? 'default';
@@ -198,11 +213,10 @@ async function chat(): Promise<void> {
     proxy.once('close', () => fail('kubectl proxy ended before it listened.', 1));
   });
   const path = objectPath(RESOURCES.service, `${name}:http`, namespace).replace('%3A', ':');
-  const main = join(import.meta.dirname, '../../engine/chat/main.ts');
   const terminal = spawn(
     process.execPath,
-    [main, '--url', `http://127.0.0.1:${port}${path}/proxy`],
-    { stdio: 'inherit' },
+    [chatProgram.file, '--url', `http://127.0.0.1:${port}${path}/proxy`],
+    { stdio: 'inherit', env: { ...process.env, ...chatProgram.environment } },
   );
   process.on('SIGINT', () => {});
   terminal.on('close', (code) => process.exit(code ?? 1));
@@ -302,7 +316,5 @@ if (run === undefined) {
 try {
   await run();
 } catch (error) {
-  if (!(error instanceof KubeError)) throw error;
-  const causes = error.causes?.map(({ field, message }) => `\n  ${field}: ${message}`) ?? [];
-  fail(`${error.code}: ${error.message}${causes.join('')}`, 1);
+  failWith(error);
 }

@@ -20,8 +20,9 @@ describe('kubectl nvlm on a real control plane', { skip: noCluster(), timeout: 6
     await cluster.startOperator();
     deployments = new Deployments(cluster.client);
     folder = mkdtempSync(join(tmpdir(), 'nvlm-plugin-'));
-    // As a user installs it: by a link of that name in the path.
-    symlinkSync(join(process.cwd(), 'operator/plugin/main.ts'), join(folder, 'kubectl-nvlm'));
+    // As a user installs it: one file of that name in the path, without the checkout's packages.
+    const made = spawnSync(process.execPath, ['scripts/plugin.mjs', folder], { encoding: 'utf8' });
+    assert.equal(made.status, 0, made.stderr);
     symlinkSync(join(cluster.plane.programs, 'kubectl'), join(folder, 'kubectl'));
     const path = [folder, dirname(process.execPath), process.env.PATH].join(':');
     environment = { ...process.env, PATH: path, KUBECONFIG: cluster.plane.kubeconfig };
@@ -53,6 +54,12 @@ describe('kubectl nvlm on a real control plane', { skip: noCluster(), timeout: 6
     const missing = nvlm('status', 'chatt');
     assert.equal(missing.status, 1);
     assert.match(missing.stderr, /No NVLMDeployment chatt in namespace default; there are chat/);
+  });
+
+  test('a missing kubeconfig is told with what to do', () => {
+    const { stderr, status } = nvlm('status', '--kubeconfig', join(folder, 'none'));
+    assert.equal(status, 1);
+    assert.match(stderr, /^KUBE_CONFIG_INVALID: .*none: ENOENT/);
   });
 
   test('plan tells what a manifest would change, by the rules of the cluster, and writes nothing', async () => {
