@@ -5,7 +5,10 @@ import type { ParseArgsConfig } from 'node:util';
 import { parseArgs } from 'node:util';
 import { nearestName } from '#engine/protocol/fields.ts';
 import { loadModel } from '#engine/start.ts';
-import { DEFAULT_LANGUAGE_MODEL_REFERENCE, DEFAULT_MODEL_REFERENCE } from '#engine/weights/resolve.ts';
+import {
+  DEFAULT_LANGUAGE_MODEL_REFERENCE,
+  DEFAULT_MODEL_REFERENCE,
+} from '#engine/weights/resolve.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { autoscalingBench } from './autoscaling.ts';
 import { kernelsBench } from './kernels.ts';

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from scenes import MIXTURE, draw_scene
 
@@ -46,18 +47,18 @@ def examples(count: int):
             yield scene.kind, data.getvalue(), task, question, answer
 
 
-def keep(directory: Path, asked, answers, of_each: int = 2):
-    """PNGs, and examples.json with their questions and answers."""
+def keep(directory: Path, asked, is_right: list[bool], of_each: int = 2):
+    """PNGs, and examples.json with the questions that were answered rightly."""
     directory.mkdir(parents=True, exist_ok=True)
     by_picture: dict[bytes, list] = {}
-    for example, answer in zip(asked, answers, strict=True):
-        by_picture.setdefault(example[1], []).append((example, answer))
+    for example, right in zip(asked, is_right, strict=True):
+        by_picture.setdefault(example[1], []).append((example, right))
     kept: dict[str, int] = {}
     examples = []
     for picture, group in by_picture.items():
         kind = group[0][0][0]
-        right = [(question, wanted) for (_, _, _, question, wanted), answer in group if answer == wanted]
-        if kept.get(kind, 0) == of_each or len(right) < 4:
+        right = [(question, wanted) for (_, _, _, question, wanted), is_so in group if is_so]
+        if kept.get(kind, 0) == of_each or len(right) < 3:
             continue
         kept[kind] = kept.get(kind, 0) + 1
         name = f"{kind}-{kept[kind]}.png"
@@ -73,11 +74,16 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=800)
     parser.add_argument("--wrong", type=int, default=0, help="show this many wrong answers")
     parser.add_argument("--output", help="a JSON file for the counts")
-    parser.add_argument("--keep", type=Path, help="a directory for pictures, two of each kind at most, with at least four questions that were answered rightly")
+    parser.add_argument("--keep", type=Path, help="a directory for pictures, two of each kind at most, with at least three questions that were answered rightly")
+    parser.add_argument("--also", help="for --keep: an engine in another arithmetic, which has to answer the same")
     given = parser.parse_args()
     asked = list(examples(given.pictures))
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda example: ask(given.url, example[1], example[3]), asked))
+
+    def answers_of(url: str) -> list[str]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(tqdm(pool.map(lambda example: ask(url, example[1], example[3]), asked), total=len(asked), mininterval=10))
+
+    answers = answers_of(given.url)
     counts: dict[str, list[int]] = {}
     for (kind, _, task, question, wanted), answer in zip(asked, answers, strict=True):
         right = same(answer, wanted)
@@ -91,7 +97,8 @@ if __name__ == "__main__":
     for key, (right, total) in sorted(counts.items()):
         print(f"{key:32} {right:5} of {total:5}  {100 * right / total:5.1f} %")
     if given.keep:
-        keep(given.keep, asked, answers)
+        others = answers_of(given.also) if given.also else answers
+        keep(given.keep, asked, [a == b == example[4] for a, b, example in zip(answers, others, asked, strict=True)])
     if given.output:
         with open(given.output, "w") as file:
             json.dump({key: {"right": r, "asked": n} for key, (r, n) in sorted(counts.items())}, file, indent=1)
