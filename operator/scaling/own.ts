@@ -18,6 +18,8 @@ export interface OwnScalingInput {
 
 /** Between two looks of a process that leads. */
 const longestPauseMs = 10_000;
+/** As `--horizontal-pod-autoscaler-tolerance` of the controller manager: so near to the target nothing is changed. */
+const tolerance = 0.1;
 
 export class OwnScaler {
   readonly #clock: Clock;
@@ -33,7 +35,9 @@ export class OwnScaler {
     const { key, replicas, waiting, isStale, target, minReplicas, maxReplicas } = input;
     const now = this.#clock.now();
     const least = Math.max(1, minReplicas);
-    const wanted = Math.min(maxReplicas, Math.max(least, Math.ceil(waiting / target)));
+    const isNear = Math.abs(waiting / (target * replicas) - 1) <= tolerance;
+    const asked = isNear ? replicas : Math.ceil(waiting / target);
+    const wanted = Math.min(maxReplicas, Math.max(least, asked));
     const calls = this.#calls.get(key) ?? [];
     const recent = calls.filter(({ atMs }) => now - atMs <= input.stabilizationMs);
     const sinceLast = now - (calls.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY);

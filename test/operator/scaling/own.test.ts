@@ -25,9 +25,22 @@ describe('the operator’s own scaling', () => {
 
   test('goes up at once to what waits over the target, and not above the most', () => {
     assert.equal(scaler.decide(input(1, 12)), 3);
-    assert.equal(scaler.decide(input(3, 13)), 4);
+    assert.equal(scaler.decide(input(3, 14)), 4);
     assert.equal(scaler.decide(input(4, 1000)), 8);
     assert.equal(scaler.decide(input(8, 1000)), undefined);
+  });
+
+  test('changes nothing within a tenth of the target, either way', () => {
+    const free = { stabilizationMs: 0 };
+    scaler.decide(input(5, 20, free));
+    for (const waiting of [18, 21]) {
+      clock.advance(1);
+      assert.equal(scaler.decide(input(5, waiting, free)), undefined);
+    }
+    assert.equal(scaler.decide(input(5, 23, free)), 6);
+    clock.advance(1);
+    assert.equal(scaler.decide(input(6, 20, free)), 5);
+    assert.equal(scaler.decide(input(9, 36, free)), 8, 'the bounds hold all the same');
   });
 
   test('goes down only after the window, to the highest number called for in it', () => {
@@ -97,7 +110,8 @@ describe('the operator’s own scaling', () => {
           for (const { waiting, isStale, afterMs } of steps) {
             time.advance(afterMs);
             const next = own.decide(input(replicas, waiting, { isStale })) ?? replicas;
-            const wanted = Math.min(8, Math.max(1, Math.ceil(waiting / 4)));
+            const isNear = Math.abs(waiting / (4 * replicas) - 1) <= 0.1;
+            const wanted = Math.min(8, Math.max(1, isNear ? replicas : Math.ceil(waiting / 4)));
             assert.ok(next >= 1 && next <= 8);
             if (wanted >= replicas) assert.equal(next, wanted);
             else {
