@@ -97,11 +97,11 @@ describe('the page on the engine itself', { skip, timeout: 360_000 }, () => {
 
     await ask('And then?', 1);
     await finished(1);
-    await page.getByText(/\d+ of \d+ prompt tokens from cache/).waitFor();
+    await page.getByText(/\d+ of \d+ prompt tokens from cache/).waitFor({ timeout: 60_000 });
     await page.getByRole('tab', { name: 'Dashboard' }).click();
     await page
       .getByRole('img', { name: /^Prefix cache hits, .*Now: of prompt tokens \d/ })
-      .waitFor();
+      .waitFor({ timeout: 60_000 });
     await context.close();
   });
 });
