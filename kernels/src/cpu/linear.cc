@@ -138,25 +138,22 @@ void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepa
 #endif
 }
 
-#if !defined(__AVX2__) || defined(__AVX512F__)
-// A kU4 panel as kU8: codes one to a byte, scales copied.
-void unpackPanel(const PackedSegment& segment, const uint8_t* panel, uint8_t* out) {
-  const I32x16 mask = splatInt(0x0f0f0f0f);
-  const int64_t scaleBytes = segment.recordBytes - 512;
-  for (int64_t g = 0; g < segment.records; ++g) {
-    for (int64_t line = 0; line < segment.recordBytes; line += 64) __builtin_prefetch(panel + kPrefetchBytes + line);
-    for (int v = 0; v < 8; ++v) {
-      const I32x16 packed = loadInt(panel + v * 64);
-      storeInt(out + v * 64, packed & mask);
-      storeInt(out + 512 + v * 64, shiftRight<4>(packed) & mask);
-    }
-    for (int64_t b = 0; b < scaleBytes; b += 64) storeInt(out + 1024 + b, loadInt(panel + 512 + b));
-    panel += segment.recordBytes;
-    out += 1024 + scaleBytes;
+// All rows of one pair of an integer segment.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, int64_t panelScratch,
+                 const PairOutput& output, const Lane& lane, Tiles&) {
+  const auto run = [&](auto pair) NVLM_INLINE_LAMBDA {
+    pair(segment, panel, rows, rowCount, output, lane.scratch, lane.scratch + panelScratch);
+  };
+  if (segment.kind == PackedKind::kU4) {
+    run(shortPair<Codes::kNibbles, 1>);
+  } else if (segment.zero == 128) {
+    segment.subs == 1 ? run(shortPair<Codes::kSigned, 1>) : run(shortPair<Codes::kSigned, 2>);
+  } else {
+    segment.subs == 1 ? run(shortPair<Codes::kSmall, 1>) : run(shortPair<Codes::kSmall, 2>);
   }
 }
-
-// All rows of one pair of an integer segment.
+#else
 void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,
                  [[maybe_unused]] int64_t panelScratch,
                  const PairOutput& output, const Lane& lane, [[maybe_unused]] Tiles& tiles) {
@@ -165,7 +162,7 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
   bool streamed = true;
   if (nibbles && rowCount >= kUnpackRows) {
     streamed = false;
-    unpackPanel(segment, panel, lane.scratch);
+    unpackRecords(panel, segment.recordBytes, segment.records, kPrefetchBytes, lane.scratch);
     panel = lane.scratch;
     recordBytes += 512;
     nibbles = false;
@@ -190,21 +187,6 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     }
     finishTile<kRows>(output, row, tile);
   });
-}
-
-#else
-void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, int64_t panelScratch,
-                 const PairOutput& output, const Lane& lane, Tiles&) {
-  const auto run = [&](auto pair) NVLM_INLINE_LAMBDA {
-    pair(segment, panel, rows, rowCount, output, lane.scratch, lane.scratch + panelScratch);
-  };
-  if (segment.kind == PackedKind::kU4) {
-    run(shortPair<Codes::kNibbles, 1>);
-  } else if (segment.zero == 128) {
-    segment.subs == 1 ? run(shortPair<Codes::kSigned, 1>) : run(shortPair<Codes::kSigned, 2>);
-  } else {
-    segment.subs == 1 ? run(shortPair<Codes::kSmall, 1>) : run(shortPair<Codes::kSmall, 2>);
-  }
 }
 #endif
 

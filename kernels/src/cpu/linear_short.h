@@ -141,33 +141,6 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
   }
 }
 
-// Calls body(RowCount) with the rows of the tile that begins `rows` before the end.
-template <class Body>
-NVLM_INLINE void withShortRows(int64_t rows, const Body& body) {
-  if (rows >= kShortRows) return body(RowCount<kShortRows>());
-  switch (rows) {
-    case 1: return body(RowCount<1>());
-    case 2: return body(RowCount<2>());
-    case 3: return body(RowCount<3>());
-    default: return;
-  }
-}
-
-// kU4 records as kU8: codes one to a byte, scales copied.
-inline void unpackRecords(const uint8_t* from, int64_t recordBytes, int64_t count, int64_t ahead, uint8_t* to) {
-  const I32x16 mask = splatInt(0x0f0f0f0f);
-  for (int64_t g = 0; g < count; ++g, from += recordBytes) {
-    for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(from + ahead + line);
-    for (int v = 0; v < 8; ++v) {
-      const I32x16 packed = loadInt(from + v * 64);
-      storeInt(to + v * 64, packed & mask);
-      storeInt(to + 512 + v * 64, shiftRight<4>(packed) & mask);
-    }
-    for (int64_t b = 512; b < recordBytes; b += 64) storeInt(to + 512 + b, loadInt(from + b));
-    to += recordBytes + 512;
-  }
-}
-
 // All rows of one pair. `unpacked` has a chunk's place, `scratch` kTileScratchBytes.
 template <Codes kCodes, int kSubs>
 void shortPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, const PairOutput& output,
@@ -191,7 +164,7 @@ void shortPair(const PackedSegment& segment, const uint8_t* panel, const Prepare
         ahead = 0;
       }
       for (int64_t row = 0; row < blockRows; row += kShortRows, ahead = 0) {
-        withShortRows(blockRows - row, [&](auto rowsOfTile) NVLM_INLINE_LAMBDA {
+        withRowCount<kShortRows>(blockRows - row, [&](auto rowsOfTile) NVLM_INLINE_LAMBDA {
           constexpr int kRows = decltype(rowsOfTile)::value;
           const PreparedRows from = rows.from(rowBegin + row);
           float* const to = sums + row * kPairChannels;

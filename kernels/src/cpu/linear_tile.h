@@ -235,24 +235,39 @@ NVLM_INLINE void finishTile(const PairOutput& output, int64_t firstRow, const Li
   for (int r = 0; r < kRows; ++r) finishRow(output, firstRow + r, tile.sum[r][0], tile.sum[r][1]);
 }
 
-// Calls body with std::integral_constant-like row counts covering `rows`, the largest tiles first.
 template <int kRows>
 struct RowCount {
   static constexpr int value = kRows;
 };
+
+// Calls body with the RowCount of `rows`, of kMost where there are more; at least one.
+template <int kMost, class Body>
+NVLM_INLINE void withRowCount(int64_t rows, const Body& body) {
+  if constexpr (kMost > 1) {
+    if (rows < kMost) return withRowCount<kMost - 1>(rows, body);
+  }
+  body(RowCount<kMost>());
+}
+
+// Calls body(row, RowCount) for the tiles that cover `rows`, all but the last of kLinearTileRows.
 template <class Body>
 NVLM_INLINE void forRowTiles(int64_t rows, const Body& body) {
-  int64_t row = 0;
-  for (; row + kLinearTileRows <= rows; row += kLinearTileRows) body(row, RowCount<kLinearTileRows>());
-  switch (rows - row) {
-    case 1: body(row, RowCount<1>()); break;
-#if defined(__AVX512F__)
-    case 2: body(row, RowCount<2>()); break;
-    case 3: body(row, RowCount<3>()); break;
-    case 4: body(row, RowCount<4>()); break;
-    case 5: body(row, RowCount<5>()); break;
-#endif
-    default: break;
+  for (int64_t row = 0; row < rows; row += kLinearTileRows) {
+    withRowCount<kLinearTileRows>(rows - row, [&](auto count) NVLM_INLINE_LAMBDA { body(row, count); });
+  }
+}
+
+// kU4 records as kU8: codes one to a byte, scales copied.
+inline void unpackRecords(const uint8_t* from, int64_t recordBytes, int64_t count, int64_t ahead, uint8_t* to) {
+  const I32x16 mask = splatInt(0x0f0f0f0f);
+  for (int64_t g = 0; g < count; ++g, from += recordBytes, to += recordBytes + 512) {
+    for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(from + ahead + line);
+    for (int v = 0; v < 8; ++v) {
+      const I32x16 packed = loadInt(from + v * 64);
+      storeInt(to + v * 64, packed & mask);
+      storeInt(to + 512 + v * 64, shiftRight<4>(packed) & mask);
+    }
+    for (int64_t b = 512; b < recordBytes; b += 64) storeInt(to + 512 + b, loadInt(from + b));
   }
 }
 

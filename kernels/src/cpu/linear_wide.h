@@ -87,22 +87,6 @@ void streamPair(const PackedSegment& segment, const uint8_t* panel, const WideRo
   for (int r = 0; r < kRows; ++r) finishRow(output, r, sum[r][0], sum[r][1]);
 }
 
-// Calls body(RowCount) with the rows of the tile that begins at `row`.
-template <class Body>
-NVLM_INLINE void withTileRows(int64_t rows, const Body& body) {
-  if (rows >= kWideRows) return body(RowCount<kWideRows>());
-  switch (rows) {
-    case 1: return body(RowCount<1>());
-#if defined(__AVX2__)
-    case 2: return body(RowCount<2>());
-    case 3: return body(RowCount<3>());
-    case 4: return body(RowCount<4>());
-    case 5: return body(RowCount<5>());
-#endif
-    default: return;
-  }
-}
-
 // Pairs [pairBegin, pairEnd) of a segment for rows [rowBegin, rowEnd), which are tiles but for the last: at most kGroupPairs and
 // kBlockRows of them. `outputOf(pair)` is the pair's PairOutput; `scratch` has kTileScratchBytes.
 template <bool kBf16, class OutputOf>
@@ -125,7 +109,7 @@ void wideBlock(const PackedSegment& segment, int64_t pairBegin, int64_t pairEnd,
       for (int block = 0; block < 2; ++block) {
         for (int64_t tile = 0; tile < tiles; ++tile) {
           const int64_t row = rowBegin + tile * kWideRows;
-          withTileRows(rowEnd - row, [&](auto count) NVLM_INLINE_LAMBDA {
+          withRowCount<kWideRows>(rowEnd - row, [&](auto count) NVLM_INLINE_LAMBDA {
             constexpr int kRows = decltype(count)::value;
             wideTile<kBf16, kRows>(panel + 64 * block, rows.tile(row) + value * kRows, steps, first == 0,
                                    pairSums + tile * kWideRows * kPairChannels + 16 * block, next, aheadBytes);
@@ -156,14 +140,9 @@ void wideItem(const PackedSegment& segment, const Division& division, int64_t it
   const int64_t pairBegin = segment.pairs * group / division.groups, pairEnd = segment.pairs * (group + 1) / division.groups;
   if (rows.rows <= kStreamedRows) {
     const uint8_t* panel = segment.data + pairBegin * segment.records * 128;
-    switch (rows.rows) {
-      case 1: return streamPair<kBf16, 1>(segment, panel, rows, outputOf(pairBegin));
-#if defined(__AVX2__)
-      case 2: return streamPair<kBf16, 2>(segment, panel, rows, outputOf(pairBegin));
-      case 3: return streamPair<kBf16, 3>(segment, panel, rows, outputOf(pairBegin));
-#endif
-      default: return;
-    }
+    return withRowCount<kStreamedRows>(rows.rows, [&](auto count) NVLM_INLINE_LAMBDA {
+      streamPair<kBf16, decltype(count)::value>(segment, panel, rows, outputOf(pairBegin));
+    });
   }
   const int64_t tiles = (rows.rows + kWideRows - 1) / kWideRows;
   const int64_t rowBegin = tiles * rowBlock / division.rowBlocks * kWideRows;
