@@ -1,4 +1,6 @@
 /** The values of the Helm chart: one table that makes values.yaml, its schema and the README's table. */
+import { DASHBOARD_LABELS } from './operator-objects.ts';
+
 interface JsonSchema {
   readonly type?: string | readonly string[];
   readonly [keyword: string]: unknown;
@@ -169,7 +171,7 @@ export const HELM_VALUES: readonly HelmValue[] = [
   },
   {
     path: 'dashboard.labels',
-    value: { grafana_dashboard: '1' },
+    value: DASHBOARD_LABELS,
     description: 'Labels that your sidecar selects dashboards by.',
     schema: strings,
   },
