@@ -1,10 +1,11 @@
 /** The Job that reads a model's configuration before GPUs are asked for. */
 import { createHash } from 'node:crypto';
-import { modelReference } from './engine-container.ts';
+import { modelEnvironment, modelReference } from './engine-container.ts';
 import { cacheVolume, GPU_TAINT, ownerReference } from './engine-pod.ts';
 import type { KubeObject } from './kube.ts';
 import { CACHE_PATH, DESCRIBE_NAME, LABELS, OPERATOR_NAME } from './labels.ts';
 import type { EngineProps } from './props.ts';
+import { CONTAINER_SECURITY, VOLUME_SECURITY } from './security.ts';
 
 /** What a description depends on: another model, image or Secret is another Job, because a Job's pods cannot be changed. */
 export const describeJobName = (props: EngineProps): string => {
@@ -42,13 +43,7 @@ export function describeJob(props: EngineProps): KubeObject {
           restartPolicy: 'Never',
           automountServiceAccountToken: false,
           enableServiceLinks: false,
-          securityContext: {
-            runAsNonRoot: true,
-            runAsUser: 65532,
-            runAsGroup: 65532,
-            fsGroup: 65532,
-            seccompProfile: { type: 'RuntimeDefault' },
-          },
+          securityContext: VOLUME_SECURITY,
           // On a cluster of GPU nodes alone it runs there, without a GPU.
           tolerations: [GPU_TAINT, ...(accelerator.tolerations ?? [])],
           containers: [
@@ -58,26 +53,12 @@ export function describeJob(props: EngineProps): KubeObject {
               imagePullPolicy,
               command: ['node', 'engine/describe/main.ts'],
               args: [`--model=${modelReference(model)}`, '--output=/dev/termination-log'],
-              env: [
-                { name: 'XDG_CACHE_HOME', value: CACHE_PATH },
-                ...(model.secretRef === undefined
-                  ? []
-                  : [
-                      {
-                        name: 'NVLM_HF_TOKEN',
-                        valueFrom: { secretKeyRef: { name: model.secretRef.name, key: 'token' } },
-                      },
-                    ]),
-              ],
+              env: modelEnvironment(model),
               resources: {
                 requests: { cpu: '100m', memory: '256Mi' },
                 limits: { memory: '1Gi' },
               },
-              securityContext: {
-                allowPrivilegeEscalation: false,
-                readOnlyRootFilesystem: true,
-                capabilities: { drop: ['ALL'] },
-              },
+              securityContext: CONTAINER_SECURITY,
               terminationMessagePolicy: 'FallbackToLogsOnError',
               volumeMounts: [
                 { name: 'models', mountPath: CACHE_PATH },

@@ -3,6 +3,7 @@ import { durationMs } from './duration.ts';
 import type { Container } from './kube.ts';
 import { API_KEYS_PATH, API_KEYS_VOLUME, CACHE_PATH, PORTS } from './labels.ts';
 import type { EngineProps } from './props.ts';
+import { CONTAINER_SECURITY } from './security.ts';
 
 /** Name by which `spec.template` reaches it. */
 const ENGINE_CONTAINER = 'engine';
@@ -39,6 +40,19 @@ export const graceSeconds = (spec: EngineProps['spec']): number =>
 /** The model reference as the engine takes it. */
 export const modelReference = ({ source, revision }: EngineProps['spec']['model']): string =>
   revision === undefined ? source : `${source}@${revision}`;
+
+/** Variables by which the programs of the engine's image find a model: its cache, and the token of the hub. */
+export const modelEnvironment = ({ secretRef }: EngineProps['spec']['model']) => [
+  { name: 'XDG_CACHE_HOME', value: CACHE_PATH },
+  ...(secretRef === undefined
+    ? []
+    : [
+        {
+          name: 'NVLM_HF_TOKEN',
+          valueFrom: { secretKeyRef: { name: secretRef.name, key: 'token' } },
+        },
+      ]),
+];
 
 /** The engine reads one number and one unit. */
 const engineTime = (duration: string): string => `${Math.round(durationMs(duration))}ms`;
@@ -118,28 +132,14 @@ export function engineContainer(props: EngineProps, role: PodRole): Container {
     image,
     imagePullPolicy,
     args: engineArguments(props),
-    env: [
-      { name: 'XDG_CACHE_HOME', value: CACHE_PATH },
-      ...(model.secretRef === undefined
-        ? []
-        : [
-            {
-              name: 'NVLM_HF_TOKEN',
-              valueFrom: { secretKeyRef: { name: model.secretRef.name, key: 'token' } },
-            },
-          ]),
-    ],
+    env: modelEnvironment(model),
     // The same number of GPUs as limit and request, and CPU far below a GPU's share of its node: pods of whole, equal GPU counts pack
     // nodes without holes. No limit of CPU or memory: what is free on the node is free to use.
     resources: { limits: gpus, requests: { ...gpus, ...hostRequests(spec) } },
     ...(role === 'serving' && serving(props)),
     // What the engine says last is what the status of the NVLMDeployment tells of it.
     terminationMessagePolicy: 'FallbackToLogsOnError',
-    securityContext: {
-      allowPrivilegeEscalation: false,
-      readOnlyRootFilesystem: true,
-      capabilities: { drop: ['ALL'] },
-    },
+    securityContext: CONTAINER_SECURITY,
     volumeMounts: [
       { name: 'models', mountPath: CACHE_PATH },
       { name: 'shm', mountPath: '/dev/shm' },

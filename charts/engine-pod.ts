@@ -6,6 +6,7 @@ import type { OwnerReference, Pod, PodTemplate } from './kube.ts';
 import { API_KEYS_VOLUME, engineLabels, LABELS, WORKER_NAME } from './labels.ts';
 import { mergePodSpec } from './merge.ts';
 import type { EngineProps } from './props.ts';
+import { VOLUME_SECURITY } from './security.ts';
 
 /** All products of the A100; the label's value says memory and form. */
 export const A100_PRODUCTS = [
@@ -69,14 +70,7 @@ export function enginePodTemplate(props: EngineProps, role: PodRole = 'serving')
     automountServiceAccountToken: false,
     // Variables of Services named nvlm-... would be taken for options of the engine.
     enableServiceLinks: false,
-    securityContext: {
-      runAsNonRoot: true,
-      runAsUser: 65532,
-      runAsGroup: 65532,
-      fsGroup: 65532,
-      fsGroupChangePolicy: 'OnRootMismatch',
-      seccompProfile: { type: 'RuntimeDefault' },
-    },
+    securityContext: { ...VOLUME_SECURITY, fsGroupChangePolicy: 'OnRootMismatch' },
     ...nodeChoice(spec),
     tolerations: [GPU_TAINT, ...(accelerator.tolerations ?? [])],
     ...(accelerator.runtimeClassName && { runtimeClassName: accelerator.runtimeClassName }),

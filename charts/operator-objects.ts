@@ -4,6 +4,7 @@ import { dashboardConfigMap } from './dashboard.ts';
 import type { KubeObject } from './kube.ts';
 import { LABELS, OPERATOR_NAME, PORTS } from './labels.ts';
 import type { OperatorProps } from './props.ts';
+import { CONTAINER_SECURITY, POD_SECURITY } from './security.ts';
 
 export const METRICS_SERVICE = `${OPERATOR_NAME}-metrics`;
 
@@ -193,12 +194,7 @@ function deployment(props: OperatorProps): KubeObject {
               labelSelector: { matchLabels: labels },
             },
           ],
-          securityContext: {
-            runAsNonRoot: true,
-            runAsUser: 65532,
-            runAsGroup: 65532,
-            seccompProfile: { type: 'RuntimeDefault' },
-          },
+          securityContext: POD_SECURITY,
           containers: [
             {
               name: 'operator',
@@ -224,11 +220,7 @@ function deployment(props: OperatorProps): KubeObject {
               startupProbe: { ...probe('/healthz'), failureThreshold: 24 },
               livenessProbe: probe('/healthz'),
               readinessProbe: probe('/readyz'),
-              securityContext: {
-                allowPrivilegeEscalation: false,
-                readOnlyRootFilesystem: true,
-                capabilities: { drop: ['ALL'] },
-              },
+              securityContext: CONTAINER_SECURITY,
             },
           ],
         },
