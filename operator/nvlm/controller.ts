@@ -2,7 +2,7 @@
 import { describeJob, describeJobName } from '#charts/describe-job.ts';
 import { drainSeconds } from '#charts/engine-container.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
-import { enginePodTemplate, engineRevision } from '#charts/engine-pod.ts';
+import { engineRevision } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
 import { isGrouped } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
@@ -85,7 +85,6 @@ export class NVLMController {
     const { leaderWorkerSet } = this.#context.available;
     const feasibility = judgeFeasibility(deployment, described, leaderWorkerSet);
     const props = this.#props(deployment, feasibility.weightsBytes);
-    const template = enginePodTemplate(props);
     const revision = engineRevision(props);
     const problems: PodProblem[] = [];
     let drifts: Drift[] = [];
@@ -115,7 +114,7 @@ export class NVLMController {
       const paced = this.#failures.apply(seen.key, seen.barePods, planned);
       plan = paced.plan;
       waitMs = paced.waitMs;
-      const refused = await carryOut(this.#context, seen, plan, props, template, revision, fence);
+      const refused = await carryOut(this.#context, seen, plan, props, revision, fence);
       if (refused !== undefined) problems.push(refused);
       const { groups } = plan;
       try {
@@ -171,10 +170,9 @@ export class NVLMController {
     const { leaderWorkerSet } = this.#context.available;
     const feasibility = judgeFeasibility(deployment, this.#described(seen), leaderWorkerSet);
     const props = this.#props(deployment, feasibility.weightsBytes);
-    const template = enginePodTemplate(props);
     const revision = engineRevision(props);
     const plan = this.#plan(seen, revision, 0);
-    await carryOut(this.#context, seen, plan, props, template, revision, fence);
+    await carryOut(this.#context, seen, plan, props, revision, fence);
     const { groups } = plan;
     await carryOutGroups(this.#context, this.#children, seen, groups, props, revision, fence);
     if (pods.length === 0 && groups === 0) {

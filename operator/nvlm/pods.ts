@@ -1,6 +1,5 @@
 /** Carries out a rollout plan, one write per pod; every write is expected back before the next plan is made. */
-import { enginePod } from '#charts/engine-pod.ts';
-import type { PodTemplate } from '#charts/kube.ts';
+import { enginePod, enginePodTemplate } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
 import type { EngineProps } from '#charts/props.ts';
 import { isConflict, isNotFound, KubeError } from '../kube/errors.ts';
@@ -27,7 +26,6 @@ export async function carryOut(
   { key, deployment, pods }: Observation,
   plan: RolloutPlan,
   props: EngineProps,
-  template: PodTemplate,
   revision: string,
   fence: AbortSignal,
 ): Promise<PodProblem | undefined> {
@@ -69,6 +67,8 @@ export async function carryOut(
       expectations.expectDelete(key, context.pods, pod);
     });
   }
+  if (plan.create === 0) return undefined;
+  const template = enginePodTemplate(props);
   const create = async (): Promise<void> => {
     const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
     const created = await client.request({
