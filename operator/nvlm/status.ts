@@ -3,7 +3,7 @@ import { ANNOTATIONS, engineSelector, selectorText } from '#charts/labels.ts';
 import type { Condition, ConditionType, Phase, Reason } from '#crds/conditions.ts';
 import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
 import { splitKey } from '../kube/resource.ts';
-import { type Depth, LOADING_STEP } from '../scaling/depth.ts';
+import { type Depth, toldFraction } from '../scaling/depth.ts';
 import type { EngineLoading } from '../scaling/scrape.ts';
 import type { Drift } from './children.ts';
 import type { MetricsState } from './context.ts';
@@ -167,9 +167,9 @@ const isDownloading = ({ loading }: Pick<StatusInput, 'loading'>): boolean =>
 function judgeModel(input: StatusInput, servingReplicas: number): Finding {
   const progress = [...input.loading]
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([pod, { phase, fraction }]) => {
-      const percent = Math.round(Math.floor(fraction / LOADING_STEP) * LOADING_STEP * 100);
-      return `pod ${splitKey(pod).name}: ${phase}, ${percent} %`;
+    .map(([pod, loading]) => {
+      const percent = Math.round(toldFraction(loading) * 100);
+      return `pod ${splitKey(pod).name}: ${loading.phase}, ${percent} %`;
     })
     .join('; ');
   if (isDownloading(input)) return no('Downloading', `Engines fetch the model: ${progress}`);

@@ -5,8 +5,11 @@
 import { type Clock, systemClock } from '../kube/clock.ts';
 import type { EngineFigures, EngineLoading } from './scrape.ts';
 
-/** Part of a phase of loading that is told: each is a write of the status. */
-export const LOADING_STEP = 0.05;
+const loadingStep = 0.05;
+
+/** The part of a phase of loading that is told, 0 to 1: in steps, because each is a write of the status. */
+export const toldFraction = ({ fraction }: EngineLoading): number =>
+  Math.floor(fraction / loadingStep) * loadingStep;
 
 export interface PodFigures extends EngineFigures {
   /** The last scrape failed. */

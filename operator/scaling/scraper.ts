@@ -1,6 +1,6 @@
 /** Asks all engines for their figures, again and again: many at a time, each with its own deadline. */
 import { type Clock, pause, systemClock } from '../kube/clock.ts';
-import { type DepthBook, LOADING_STEP } from './depth.ts';
+import { type DepthBook, toldFraction } from './depth.ts';
 import { scrape } from './scrape.ts';
 
 export interface ScrapeTarget {
@@ -31,7 +31,7 @@ const LEAST_WAIT_MS = 5;
 /** Every step of the status that says how far engines are, not every percent. */
 const stepsOf = (book: DepthBook, deployment: string): string =>
   [...book.loadingOf(deployment)]
-    .map(([pod, { phase, fraction }]) => `${pod} ${phase} ${Math.floor(fraction / LOADING_STEP)}`)
+    .map(([pod, loading]) => `${pod} ${loading.phase} ${toldFraction(loading)}`)
     .join();
 
 /** Runs until `signal` aborts. A round takes `timeoutMs` for each 256 engines that hang, at most. */
