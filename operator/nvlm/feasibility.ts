@@ -61,7 +61,7 @@ function judgeGroups(
   servesGroups: boolean,
 ): Finding | undefined {
   const what = `spec.parallelism.pipeline is ${parallelism.pipeline}: each replica is a group of ${parallelism.pipeline} pods`;
-  const features = described.state === 'known' ? (described.features ?? []) : toldBy(described);
+  const features = featuresOf(described);
   if (features !== undefined && !features.includes(ENGINE_FEATURES.pipelineOverPods)) {
     return {
       status: 'False',
@@ -156,8 +156,11 @@ export function judgeFeasibility(
   };
 }
 
-const toldBy = (described: Described): readonly string[] | undefined =>
-  described.state === 'waiting' ? undefined : described.features;
+/** What the engine says that it can do; undefined when it has not answered. */
+function featuresOf(described: Described): readonly string[] | undefined {
+  if (described.state === 'waiting') return undefined;
+  return described.features ?? (described.state === 'known' ? [] : undefined);
+}
 
 /** What the status remembers, so that no Job need be asked again. */
 const toldOf = (
