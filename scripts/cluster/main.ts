@@ -3,7 +3,6 @@
  * tests'. It lasts as long as the command, and leaves nothing.
  */
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DEFAULT_LANGUAGE_MODEL_REFERENCE, resolveModel } from '#engine/weights/resolve.ts';
 import {
@@ -14,12 +13,12 @@ import {
   required,
 } from '#options/table.ts';
 import { choice } from '#options/types.ts';
-import { root } from '../build.mjs';
+import { cacheDirectory, root } from '../build.mjs';
 import { startStep } from '../progress.mjs';
 import { buildCluster } from './build.mjs';
 import type { ControlPlane } from './control-plane.ts';
 import { type Kubectl, succeed } from './kubectl.ts';
-import { buildImages, type Narrate, startNodeCluster } from './node-cluster.ts';
+import { buildImages, startNodeCluster } from './node-cluster.ts';
 import { missingForNode } from './node-requirements.ts';
 import { startPretendedCluster } from './pretended.ts';
 import { type ClusterFolder, createClusterFolder } from './state.ts';
@@ -45,34 +44,32 @@ function readArguments() {
   }
 }
 
-const narrate: Narrate = async (title, work) => {
+/** Shows that `work` runs, and the part of it that is done where it tells one. */
+async function narrate<T>(
+  title: string,
+  work: (update: (fraction?: number) => void) => Promise<T>,
+): Promise<T> {
   const step = startStep(title);
   try {
-    const result = await work();
+    const result = await work(step.update);
     step.done();
     return result;
   } catch (error) {
     step.fail('failed');
     throw error;
   }
-};
+}
 
 /** The folder of the default model in this machine's cache. */
 async function fetchModel(): Promise<string> {
-  const cacheHome = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
-  const step = startStep(`Fetch ${DEFAULT_LANGUAGE_MODEL_REFERENCE}`);
-  try {
-    const { path } = await resolveModel(DEFAULT_LANGUAGE_MODEL_REFERENCE, {
-      cacheDirectory: join(cacheHome, 'nvlm/models'),
+  const { path } = await narrate(`Fetch ${DEFAULT_LANGUAGE_MODEL_REFERENCE}`, (update) =>
+    resolveModel(DEFAULT_LANGUAGE_MODEL_REFERENCE, {
+      cacheDirectory: join(cacheDirectory, 'models'),
       onProgress: ({ receivedBytes, totalBytes }) =>
-        step.update(totalBytes && receivedBytes / totalBytes),
-    });
-    step.done();
-    return dirname(path);
-  } catch (error) {
-    step.fail('failed');
-    throw error;
-  }
+        update(totalBytes && receivedBytes / totalBytes),
+    }),
+  );
+  return dirname(path);
 }
 
 async function installOperator(kubectl: Kubectl): Promise<void> {
