@@ -3,6 +3,7 @@
  * namespace. Nothing else of the host's network changes, and both go with the namespace.
  */
 import { spawnSync } from 'node:child_process';
+import { command } from './processes.ts';
 import type { ClusterFolder } from './state.ts';
 
 export interface NodeNetwork {
@@ -44,6 +45,5 @@ export function claimNodeNetwork(folder: ClusterFolder): NodeNetwork {
 
 /** Throws with what the command said. */
 export function ip(...args: readonly string[]): void {
-  const { status, stderr, error } = spawnSync('ip', args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${error?.message ?? stderr.trim()}`);
+  command('ip', ...args);
 }

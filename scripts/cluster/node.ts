@@ -1,5 +1,4 @@
 /** One real node: kubelet, kube-proxy and containerd in namespaces of their own, joined to a control plane of the same host. */
-import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +8,8 @@ import { findCompiler } from '../prerequisites.mjs';
 import type { ControlPlane } from './control-plane.ts';
 import { cniConfig, containerdConfig, kubeletConfig, PAUSE_IMAGE } from './node-config.ts';
 import { ip, type NodeNetwork } from './node-network.ts';
-import { type Child, eventually, SETUP_MS, startChild } from './processes.ts';
+import { untilNodeReady } from './nodes.ts';
+import { type Child, command, eventually, SETUP_MS, startChild } from './processes.ts';
 
 export interface NodeOptions {
   readonly name?: string;
@@ -122,16 +122,8 @@ export async function startNode(
     ip('link', 'set', network.peer, 'netns', String(child.process.pid));
     await eventually('containerd answers', isThere('containerd-is-up'), waiting);
     for (const image of [await pauseImage(folder), ...images]) ctr('images', 'import', image);
+    await untilNodeReady(client, name, waiting);
     const path = objectPath(RESOURCES.node, name);
-    const node = async () => (await client.request({ method: 'GET', path })) as NodeObject;
-    await eventually(
-      `node ${name} is ready`,
-      async () => {
-        const { status } = await node();
-        return status.conditions.some((one) => one.type === 'Ready' && one.status === 'True');
-      },
-      waiting,
-    );
     // Both, else what can be allocated follows only with the kubelet's next report.
     const add = (field: string) => ({
       op: 'add',
@@ -145,7 +137,8 @@ export async function startNode(
         contentType: 'application/json-patch+json',
         body: [add('capacity'), add('allocatable')],
       });
-      return (await node()).status.allocatable['nvidia.com/gpu'] === String(gpus);
+      const node = (await client.request({ method: 'GET', path })) as NodeObject;
+      return node.status.allocatable['nvidia.com/gpu'] === String(gpus);
     });
   } catch (error) {
     await child.stop('SIGKILL');
@@ -155,17 +148,7 @@ export async function startNode(
 }
 
 interface NodeObject {
-  readonly status: {
-    readonly conditions: readonly { readonly type: string; readonly status: string }[];
-    readonly allocatable: Readonly<Record<string, string>>;
-  };
-}
-
-/** Throws with what the command said. */
-function command(name: string, ...args: readonly string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(name, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${error?.message ?? stderr}`);
-  return stdout;
+  readonly status: { readonly allocatable: Readonly<Record<string, string>> };
 }
 
 const which = (name: string): string => command('sh', '-c', `command -v ${name}`).trim();

@@ -1,7 +1,7 @@
 /** Nodes that KWOK plays: machines with GPUs, as the GPU operator labels them, and some without. */
 import type { KubeClient } from '#operator/kube/client.ts';
 import { type KubeObject, objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import { eventually, SETUP_MS } from './processes.ts';
+import { eventually, SETUP_MS, type WaitOptions } from './processes.ts';
 
 export interface NodeKind {
   readonly prefix: string;
@@ -34,17 +34,7 @@ export async function createNodes(
     );
   }
   for (const { metadata } of nodes) {
-    await eventually(
-      `node ${metadata.name} is ready`,
-      async () => {
-        const { status } = (await client.request({
-          method: 'GET',
-          path: objectPath(RESOURCES.node, metadata.name),
-        })) as { status?: { conditions?: readonly { type: string; status: string }[] } };
-        return status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True');
-      },
-      { timeoutMs: SETUP_MS },
-    );
+    await untilNodeReady(client, metadata.name, { timeoutMs: SETUP_MS });
   }
   return nodes.map(({ metadata }) => metadata.name);
 }
@@ -80,4 +70,23 @@ function nodeOf(name: string, product: string | undefined, gpus: number): KubeOb
         : { taints: [{ key: 'nvidia.com/gpu', value: 'present', effect: 'NoSchedule' }] },
     status: { capacity, allocatable: capacity },
   };
+}
+
+/** Waits until a kubelet, or KWOK for it, says that its node is ready. */
+export async function untilNodeReady(
+  client: KubeClient,
+  name: string,
+  waiting: WaitOptions,
+): Promise<void> {
+  const path = objectPath(RESOURCES.node, name);
+  await eventually(
+    `node ${name} is ready`,
+    async () => {
+      const { status } = (await client.request({ method: 'GET', path })) as {
+        status?: { conditions?: readonly { type: string; status: string }[] };
+      };
+      return status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True');
+    },
+    waiting,
+  );
 }

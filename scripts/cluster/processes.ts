@@ -26,6 +26,14 @@ const dieTogether =
     ? ['setpriv', '--pdeathsig', 'KILL']
     : [];
 
+/** Runs a command that ends at once, and answers its standard output. Throws with what it said. */
+export function command(name: string, ...args: readonly string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(name, args, { encoding: 'utf8' });
+  if (status !== 0)
+    throw new Error(`${name} ${args.join(' ')}: ${error?.message ?? stderr.trim()}`);
+  return stdout;
+}
+
 export function startChild(
   name: string,
   command: string,

@@ -1,6 +1,6 @@
 /** A pod that does nothing, on a real node: it has what every pod has, such as namespaces, mounts and an address. */
 import { collectionPath, objectPath, RESOURCES } from '#operator/kube/resource.ts';
-import type { PodObject } from '#operator/nvlm/pod.ts';
+import { isPodReady, type PodObject } from '#operator/nvlm/pod.ts';
 import type { NodeCluster } from '../../../scripts/cluster/node-cluster.ts';
 import { PAUSE_IMAGE } from '../../../scripts/cluster/node-config.ts';
 import { eventually, SETUP_MS } from '../../../scripts/cluster/processes.ts';
@@ -27,8 +27,7 @@ export async function runPausePod({ plane, node }: NodeCluster): Promise<string>
     async () => {
       const path = objectPath(RESOURCES.pod, name, 'default');
       seen = (await plane.client.request({ method: 'GET', path })) as PodObject;
-      const ready = seen.status?.conditions?.find(({ type }) => type === 'Ready');
-      return ready?.status === 'True' ? seen.status?.podIP : undefined;
+      return isPodReady(seen) ? seen.status?.podIP : undefined;
     },
     {
       timeoutMs: SETUP_MS,
