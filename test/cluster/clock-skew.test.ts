@@ -17,7 +17,7 @@ import { noSkewedClock } from '../support/cluster/skewed-clock.ts';
 const skewSeconds = 600;
 /** Long enough that a machine under load renews in time: who leads is what is looked at here. */
 const args = ['--lease-duration=12s'];
-const handover = { timeoutMs: 60_000 };
+const handoverMs = 60_000;
 /** A machine under load, and what the API server rounds away. */
 const slackMs = 15_000;
 
@@ -34,9 +34,7 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     cluster = await startTestCluster();
     deployments = new Deployments(cluster.client);
     ahead = await cluster.startOperator({ args, clockSeconds: skewSeconds });
-    await eventually('the one ahead leads', async () => (await gauge(ahead, 'is_leader')) === 1, {
-      timeoutMs: SETUP_MS,
-    });
+    await untilLeads(ahead, 'the one ahead', SETUP_MS);
     behind = await cluster.startOperator({ args, clockSeconds: -skewSeconds });
   });
   after(() => cluster?.stop());
@@ -45,6 +43,14 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     (await fetch(`${url}/metrics`)).text();
   const gauge = async (operator: OperatorProcess, name: string): Promise<number> =>
     Number(new RegExp(`^nvlm_operator_${name} (\\S+)$`, 'm').exec(await metric(operator))?.[1]);
+  const untilLeads = async (
+    operator: OperatorProcess,
+    who: string,
+    timeoutMs = handoverMs,
+  ): Promise<void> => {
+    const leads = async (): Promise<boolean> => (await gauge(operator, 'is_leader')) === 1;
+    await eventually(`${who} leads`, leads, { timeoutMs });
+  };
   /** Writes besides those of the Lease and of questions. */
   const writes = async (operator: OperatorProcess): Promise<number> =>
     [
@@ -103,11 +109,7 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     await deployments.create('streaming', { drain: { timeout: '10m' } });
     await deployments.untilReady('streaming', { timeoutMs: 60_000 });
     await ahead.child.stop('SIGKILL');
-    await eventually(
-      'the one behind leads',
-      async () => (await gauge(behind, 'is_leader')) === 1,
-      handover,
-    );
+    await untilLeads(behind, 'the one behind');
     const [pod] = await deployments.pods('streaming');
     assert.ok(pod);
     cluster.engines.set(pod.metadata.name, 0, 2);
@@ -117,11 +119,7 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     isNow(draining?.metadata.annotations?.[ANNOTATIONS.drainingSince], 'draining-since');
     ahead = await cluster.startOperator({ args, clockSeconds: skewSeconds });
     await behind.child.stop('SIGTERM');
-    await eventually(
-      'the one ahead leads',
-      async () => (await gauge(ahead, 'is_leader')) === 1,
-      handover,
-    );
+    await untilLeads(ahead, 'the one ahead');
     await sleep(4000);
     const pods = await deployments.pods('streaming');
     assert.equal(pods.length, 1);
@@ -138,21 +136,13 @@ describe('operators whose clocks are ten minutes ahead and behind, on a real con
     const readyAt = performance.now();
     behind = await cluster.startOperator({ args, clockSeconds: -skewSeconds });
     await ahead.child.stop('SIGTERM');
-    await eventually(
-      'the one behind leads',
-      async () => (await gauge(behind, 'is_leader')) === 1,
-      handover,
-    );
+    await untilLeads(behind, 'the one behind');
     // Its model is never described here: a pod is made once the wait for that is over.
     await deployments.create('late');
     await deployments.untilReady('late', { timeoutMs: 60_000 });
     ahead = await cluster.startOperator({ args, clockSeconds: skewSeconds });
     await behind.child.stop('SIGTERM');
-    await eventually(
-      'the one ahead leads',
-      async () => (await gauge(ahead, 'is_leader')) === 1,
-      handover,
-    );
+    await untilLeads(ahead, 'the one ahead');
     if (performance.now() - readyAt < 30_000) {
       await sleep(2000);
       assert.equal((await deployments.get('sleepy')).spec.replicas, 1, 'not before its time');

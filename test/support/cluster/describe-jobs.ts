@@ -26,10 +26,10 @@ export async function endDescribeJob(
 ): Promise<void> {
   const pods = await eventually(`the Job of ${deployment} has a pod`, async () => {
     const found = await describePods(client, deployment);
-    return found.length > 0 && found;
+    return found.length > 0 ? found : undefined;
   });
   const time = new Date().toISOString();
-  for (const { metadata } of pods || []) {
+  for (const { metadata } of pods) {
     await client.request({
       method: 'PATCH',
       path: `${objectPath(RESOURCES.pod, metadata.name, 'default')}/status`,
