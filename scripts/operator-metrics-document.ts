@@ -36,8 +36,8 @@ interface Described {
   readonly labelNames: readonly string[];
 }
 
-/** Every metric of the operator with its type, in the order of registration. */
-async function describeMetrics(): Promise<readonly (Described & { readonly type: string })[]> {
+/** Every metric that an operator registers, of one that does nothing. */
+export function allOperatorMetrics(): OperatorMetrics {
   const metrics = new OperatorMetrics();
   registerGauges(metrics, {
     isLeader: () => false,
@@ -48,6 +48,12 @@ async function describeMetrics(): Promise<readonly (Described & { readonly type:
     optionalKinds: { reflectors: [] },
     depths: { depthOf: () => ({ waiting: 0, running: 0, isStale: false, ageMs: 0 }) },
   });
+  return metrics;
+}
+
+/** Every metric of the operator with its type, in the order of registration. */
+async function describeMetrics(): Promise<readonly (Described & { readonly type: string })[]> {
+  const metrics = allOperatorMetrics();
   const described = metrics.registry.getMetricsAsArray() as unknown as readonly Described[];
   const types = new Map(
     (await metrics.registry.getMetricsAsJSON()).map(({ name, type }) => [name, String(type)]),

@@ -8,8 +8,7 @@ import type { KubeObject } from '#charts/kube.ts';
 import { operatorObjects } from '#charts/operator-objects.ts';
 import type { EngineProps } from '#charts/props.ts';
 import { ServerMetrics } from '#engine/server/metrics.ts';
-import { registerGauges } from '#operator/gauges.ts';
-import { OperatorMetrics } from '#operator/metrics.ts';
+import { allOperatorMetrics } from '../../scripts/operator-metrics-document.ts';
 
 interface Panel {
   readonly id: number;
@@ -30,18 +29,8 @@ function exposed(): Map<string, readonly string[]> {
     'model',
     {} as never,
   );
-  const operator = new OperatorMetrics();
-  registerGauges(operator, {
-    isLeader: () => true,
-    serverTime: { offsetMs: 0 },
-    pace: { limit: 1 },
-    queue: { depth: 0, oldestAgeMs: 0 },
-    watched: { reflectors: [], deployments: { list: () => [] } as never },
-    optionalKinds: { reflectors: [] },
-    depths: {} as never,
-  });
   const series = new Map<string, readonly string[]>();
-  for (const { registry } of [engine, operator]) {
+  for (const { registry } of [engine, allOperatorMetrics()]) {
     for (const { name, type } of registry.getMetricsAsArray()) {
       const { labelNames = [] } = registry.getSingleMetric(name) as { labelNames?: string[] };
       // PodMonitors add these.
