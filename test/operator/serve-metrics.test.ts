@@ -4,6 +4,7 @@ import type { ProviderState } from '#operator/metrics-api/provider.ts';
 import type { MetricsSource } from '#operator/metrics-api/server.ts';
 import { serveMetrics, withdrawMetrics } from '#operator/serve-metrics.ts';
 import { createAuthority, issueCertificate, type KeyPair } from '../../scripts/cluster/pki.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeKube, type FakeRequest, refuse } from '../support/fake-kube/server.ts';
 import { https } from '../support/https.ts';
@@ -31,10 +32,9 @@ describe('the metrics API of a running operator', () => {
   let running: { clock: FakeClock; port: number; states: ProviderState[]; ended: Promise<void> }[];
   let errors: unknown[];
 
-  const apply = ({ verb, path, body, response }: FakeRequest): boolean => {
-    if (verb !== 'patch') return false;
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify(kube.put(path, body as object)));
+  const answer = (): boolean => false;
+  const refuseAll = ({ response }: FakeRequest): boolean => {
+    refuse(response, 503, 'ServiceUnavailable');
     return true;
   };
   const trust = (of: KeyPair): void => {
@@ -48,7 +48,6 @@ describe('the metrics API of a running operator', () => {
   };
   beforeEach(async () => {
     kube = new FakeKube();
-    kube.misbehave = apply;
     nowMs = start;
     stop = new AbortController();
     running = [];
@@ -63,13 +62,8 @@ describe('the metrics API of a running operator', () => {
     await kube.stop();
   });
 
-  const until = async (what: string, check: () => boolean): Promise<void> => {
-    for (let i = 0; i < 1000; i++) {
-      if (check()) return;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    assert.fail(`not within 10 s: ${what}; ${errors}`);
-  };
+  const until = (what: string, check: () => boolean): Promise<boolean> =>
+    eventually(what, check, { timeoutMs: 10_000, intervalMs: 10, explain: () => String(errors) });
   /** A replica; its rounds are made by `round`. */
   const startReplica = async (isLeader: boolean) => {
     const clock = new FakeClock();
@@ -168,12 +162,9 @@ describe('the metrics API of a running operator', () => {
 
   test('goes on with what it knows while the API server does not answer, or answers nonsense', async () => {
     const leader = await startReplica(true);
-    kube.misbehave = ({ response }) => {
-      refuse(response, 503, 'ServiceUnavailable');
-      return true;
-    };
+    kube.misbehave = refuseAll;
     await round(leader);
-    kube.misbehave = apply;
+    kube.misbehave = answer;
     kube.put(configPath, {
       data: { 'requestheader-client-ca-file': 'x', 'requestheader-allowed-names': '[' },
     });
@@ -183,13 +174,10 @@ describe('the metrics API of a running operator', () => {
   });
 
   test('waits for an API server that is down at the start', async () => {
-    kube.misbehave = ({ response }) => {
-      refuse(response, 503, 'ServiceUnavailable');
-      return true;
-    };
+    kube.misbehave = refuseAll;
     const leader = await startReplica(true);
     assert.equal(leader.port, 0);
-    kube.misbehave = apply;
+    kube.misbehave = answer;
     await round(leader);
     await until('it listens', () => leader.port > 0);
     assert.equal(await ask(leader.port), 200);

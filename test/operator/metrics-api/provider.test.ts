@@ -19,7 +19,7 @@ describe('the registration of the metrics API', () => {
   let server: FakeKube;
   let client: KubeClient;
   let options: ProviderOptions;
-  /** Versions that are there to be patched: the fake knows no apply that creates. */
+  /** What was applied, in order. */
   const applied = (): {
     name: string;
     force: string | null;
@@ -40,7 +40,7 @@ describe('the registration of the metrics API', () => {
           owners: metadata.ownerReferences,
         };
       });
-  /** As server-side apply does: what is not there is made, and by force or by our own again it is taken over. */
+  /** As server-side apply does where others' fields have owners, which what a test puts there has not. */
   const apply = ({ verb, path, query, body, response }: FakeRequest): boolean => {
     if (verb !== 'patch') return false;
     const before = found(path);
