@@ -63,10 +63,13 @@ class ReadyProof {
   }
 }
 
+/** Where a process that runs at all answers. */
+export const ALIVE_PATHS: readonly string[] = ['/healthz', '/health', '/ping'];
+
 export function registerHealth(app: FastifyInstance, context: ServerContext): void {
   const proof = new ReadyProof(context);
   const alive = async () => ({ status: 'ok' });
-  for (const path of ['/healthz', '/health', '/ping']) app.get(path, alive);
+  for (const path of ALIVE_PATHS) app.get(path, alive);
   app.get('/readyz', async () => {
     await proof.check();
     return { status: 'ready' };

@@ -1,5 +1,8 @@
 /** The address of an engine whose model is still on its way: alive, not ready, and how far it is. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { NvlmError } from '#engine/protocol/errors.ts';
+import { ALIVE_PATHS } from './health.ts';
+import { errorBody } from './http-errors.ts';
 
 export interface LoadProgress {
   /** `downloading` and `extracting` come before the files are on the disk, what follows reads them. */
@@ -48,22 +51,14 @@ export class LoadingServer {
       );
       return;
     }
-    const isAlive = ['/healthz', '/health', '/ping'].includes(path);
+    response.setHeader('content-type', 'application/json');
+    if (ALIVE_PATHS.includes(path)) {
+      response.end(JSON.stringify({ status: 'ok' }));
+      return;
+    }
     const percent = fraction === undefined ? '' : `, ${Math.floor(fraction * 100)} %`;
-    const body = isAlive
-      ? { status: 'ok' }
-      : {
-          error: {
-            code: 'not_ready',
-            type: 'server_error',
-            message: `the model is being loaded: ${phase}${percent}`,
-            param: null,
-          },
-        };
-    response.writeHead(isAlive ? 200 : 503, {
-      'content-type': 'application/json',
-      ...(!isAlive && { 'retry-after': '1' }),
-    });
-    response.end(JSON.stringify(body));
+    const error = new NvlmError('not_ready', `the model is being loaded: ${phase}${percent}`);
+    response.writeHead(error.status, { 'retry-after': '1' });
+    response.end(JSON.stringify({ error: errorBody(error) }));
   }
 }
