@@ -3,18 +3,13 @@ import type { Op, Program, TensorSpec } from './program.ts';
 import { refuse } from './refuse.ts';
 import { validateProgram } from './validate.ts';
 
-/** The programs of a model in the order of its ranks; of a whole model the one it has. */
-export function ranksOf(program: Program | readonly Program[]): readonly Program[] {
-  return 'ops' in program ? [program] : program;
-}
-
 /**
  * Validates each program, and that together they are all ranks of one model: in order, with the same ops between the same tensors
  * rows, the same sizes where data crosses ranks, and only rank 0 sampling. Throws KernelError 'KERNEL_PROGRAM_INVALID' or
- * 'KERNEL_WEIGHT_INVALID'. Returns the programs.
+ * 'KERNEL_WEIGHT_INVALID'. Returns the programs; of a whole model the one it has.
  */
 export function validateRanks(program: Program | readonly Program[]): readonly Program[] {
-  const programs = ranksOf(program);
+  const programs = 'ops' in program ? [program] : program;
   const [first] = programs;
   if (first === undefined) bad('ranks', 'at least one program', 'none');
   for (const [index, rank] of programs.entries()) {
