@@ -106,9 +106,8 @@ function decoderShare(recorder: Recorder, shape: DecoderShape): DecoderShare {
 }
 
 /** The sizes of the rank's program. */
-export function rankShape(recorder: Recorder, shape: DecoderShape): ProgramShape {
-  const { heads, kvHeads } = decoderShare(recorder, shape);
-  return { ...shape, heads: heads.count, kvHeads: kvHeads.count };
+export function rankShape(shape: DecoderShape, { share }: DecoderBuffers): ProgramShape {
+  return { ...shape, heads: share.heads.count, kvHeads: share.kvHeads.count };
 }
 
 /** Which linears of a layer carry a bias. */

@@ -47,7 +47,7 @@ export function recordLlama(
   recordHead(recorder, shape, buffers);
   const program: Program = recorder.finish({
     name: 'llama',
-    shape: rankShape(recorder, shape),
+    shape: rankShape(shape, buffers),
     validTokenCount,
     ignored: (name) => isIgnoredTensor(name, shape.isTied),
   });

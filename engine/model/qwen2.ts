@@ -43,7 +43,7 @@ export function recordQwen2(
   recordHead(recorder, shape, buffers);
   const program: Program = recorder.finish({
     name: 'qwen2',
-    shape: rankShape(recorder, shape),
+    shape: rankShape(shape, buffers),
     validTokenCount,
     ignored: (name) => isIgnoredTensor(name, shape.isTied),
   });
