@@ -29,10 +29,7 @@ export async function encodeTiles(
 /** The largest difference over the length of `b`; NaN where there is one. */
 export function worst(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let most = 0;
-  for (let i = 0; i < b.length; i++) {
-    const difference = Math.abs(a[i]! - b[i]!);
-    if (!(difference <= most)) most = difference;
-  }
+  for (let i = 0; i < b.length; i++) most = Math.max(most, Math.abs(a[i]! - b[i]!));
   return most;
 }
 
