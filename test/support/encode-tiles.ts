@@ -7,15 +7,19 @@ import {
 } from '#engine/model/vision.ts';
 import type { Backend } from '#kernels/backend.ts';
 
-/** `vit`: (tiles * positionsPerTile, width); `features`: (tiles * tokensPerTile, hidden size). */
+/** `models`: a whole one, or those of all ranks. `vit`: (tiles * positionsPerTile, width); `features`: (tiles * tokensPerTile, hidden size). */
 export async function encodeTiles(
   backend: Backend,
-  model: VisionModel,
+  models: VisionModel | readonly VisionModel[],
   tiles: readonly Float32Array[],
   computeType: 'float32' | 'bfloat16' = 'float32',
 ): Promise<{ readonly vit: Float32Array; readonly features: Float32Array }> {
-  const options = visionLoadOptions(model, tiles.length, computeType);
-  const loaded = await backend.load(model.program, options);
+  const ranks = 'program' in models ? [models] : models;
+  const [model] = ranks as [VisionModel];
+  const loaded = await backend.load(
+    ranks.map(({ program }) => program),
+    { ...visionLoadOptions(model, tiles.length, computeType), poison: true },
+  );
   try {
     const outputs = await loaded
       .createRunner({ threads: 2 })

@@ -4,13 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ModelError } from '#engine/model/errors.ts';
 import { buildProgram, buildVision } from '#engine/model/registry.ts';
-import {
-  contextRows,
-  type VisionModel,
-  visionFeatures,
-  visionLoadOptions,
-  visionStep,
-} from '#engine/model/vision.ts';
+import { contextRows, type VisionModel } from '#engine/model/vision.ts';
 import type { Checkpoint } from '#engine/weights/checkpoint.ts';
 import { openCheckpoint } from '#engine/weights/open.ts';
 import { readSafetensors } from '#engine/weights/safetensors.ts';
@@ -19,6 +13,7 @@ import { createReferenceBackend } from '#kernels/reference/backend.ts';
 import { storageBytes } from '#kernels/storage.ts';
 import { planMemory, splitProblem } from '#sizing/memory.ts';
 import { readModelShape } from '#sizing/model-shape.ts';
+import { encodeTiles, worst } from '../../support/encode-tiles.ts';
 import { type Preset, readGolden } from '../../support/golden.ts';
 import { readGoldenVision, readTiles } from '../../support/golden-images.ts';
 import { runGreedy } from '../../support/greedy.ts';
@@ -55,37 +50,19 @@ function languageRanks(
 const visionRanks = (checkpoint: Checkpoint, count: number): VisionModel[] =>
   ranksOf(count).map((rank) => buildVision(checkpoint, rank)!);
 
-async function encode(models: readonly VisionModel[], tiles: readonly Float32Array[]) {
-  const [model] = models as [VisionModel];
-  const loaded = await createReferenceBackend().load(
-    models.map(({ program }) => program),
-    { ...visionLoadOptions(model, tiles.length, 'float32'), poison: true },
-  );
-  try {
-    const outputs = await loaded
-      .createRunner({ threads: 1 })
-      .run(visionStep(model, tiles, { wantEncoded: true }));
-    return { encoded: outputs.tensors![0]!, features: visionFeatures(model, outputs) };
-  } finally {
-    await loaded.close();
-  }
-}
+const encode = (models: readonly VisionModel[], tiles: readonly Float32Array[]) =>
+  encodeTiles(createReferenceBackend(), models, tiles);
 
-function worst(actual: Float32Array, expected: Float32Array): number {
+function largestDifference(actual: Float32Array, expected: Float32Array): number {
   assert.equal(actual.length, expected.length);
-  let most = 0;
-  for (let i = 0; i < expected.length; i++) {
-    const difference = Math.abs(actual[i]! - expected[i]!);
-    if (!(difference <= most)) most = difference;
-  }
-  return most;
+  return worst(actual, expected);
 }
 
 const largest = (values: Float32Array): number =>
   values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 function assertSame(actual: Float32Array, expected: Float32Array, context: string): void {
-  const difference = worst(actual, expected);
+  const difference = largestDifference(actual, expected);
   const limit = BETWEEN_RANKS * largest(expected);
   assert.ok(difference <= limit, `${context}: differs by ${difference}, at most ${limit}`);
 }
@@ -109,7 +86,7 @@ for (const [preset, counts] of [
           steps: safeSteps,
           computeType: 'float32',
         });
-        const difference = worst(run.logits[0]!, logits);
+        const difference = largestDifference(run.logits[0]!, logits);
         assert.ok(difference <= GOLDEN_LOGITS, `${id}: logits differ by ${difference}`);
         assert.deepEqual(run.ids, greedyIds.slice(0, safeSteps), id);
       }
@@ -127,7 +104,7 @@ async function answer(
     readonly steps: number;
   },
 ) {
-  const { features, encoded } = await encode(visionRanks(checkpoint, count), prompt.tiles);
+  const { features, vit } = await encode(visionRanks(checkpoint, count), prompt.tiles);
   const run = await runGreedy(
     createReferenceBackend(),
     languageRanks(checkpoint, count, prompt.validIds),
@@ -141,7 +118,7 @@ async function answer(
       },
     },
   );
-  return { features, encoded, run };
+  return { features, vit, run };
 }
 
 for (const [preset, count] of [
@@ -151,10 +128,9 @@ for (const [preset, count] of [
 ] as [Preset, number][])
   test(`preset ${preset} on ${count} ranks sees: golden embeddings, logits and greedy ids of a picture`, async () => {
     const golden = readGoldenVision(preset);
-    const { validIds } = readGolden(preset);
     const found = golden.imageCases.find(({ id }) => id === 'image-i633')!;
     const { features, run } = await answer(await openCheckpoint(golden.path), count, {
-      validIds,
+      validIds: golden.validIds,
       contextId: golden.contextId,
       promptIds: found.promptIds,
       tiles: await readTiles('i633'),
@@ -162,9 +138,11 @@ for (const [preset, count] of [
     });
     const expected = golden.images.i633!;
     const head = golden.floats(expected.features_head);
-    assert.ok(worst(features.subarray(0, head.length), head) <= GOLDEN_FEATURES);
-    assert.ok(worst(features, golden.floats(expected.full!.features)) <= GOLDEN_FEATURES);
-    const difference = worst(run.logits[0]!, found.logits);
+    assert.ok(largestDifference(features.subarray(0, head.length), head) <= GOLDEN_FEATURES);
+    assert.ok(
+      largestDifference(features, golden.floats(expected.full!.features)) <= GOLDEN_FEATURES,
+    );
+    const difference = largestDifference(run.logits[0]!, found.logits);
     assert.ok(difference <= GOLDEN_LOGITS, `logits differ by ${difference}`);
     assert.deepEqual(run.ids, found.greedyIds.slice(0, found.safeSteps));
   });
@@ -185,8 +163,8 @@ test('dummy heads that are not zero count on the rank that has them, and not in 
     [16, 16, 16, 0],
   );
   const found = golden.imageCases.find(({ id }) => id === overlay.case)!;
-  const { features, encoded, run } = await answer(checkpoint, 4, {
-    validIds: readGolden('a').validIds,
+  const { features, vit, run } = await answer(checkpoint, 4, {
+    validIds: golden.validIds,
     contextId: golden.contextId,
     promptIds: found.promptIds,
     tiles: await readTiles(found.images[0]!),
@@ -194,11 +172,11 @@ test('dummy heads that are not zero count on the rank that has them, and not in 
   });
   const head = (values: Float32Array, name: string) => {
     const expected = golden.floats(name);
-    return worst(values.subarray(0, expected.length), expected);
+    return largestDifference(values.subarray(0, expected.length), expected);
   };
-  assert.ok(head(encoded, overlay.vit_first_tile_head) <= GOLDEN_FEATURES);
+  assert.ok(head(vit, overlay.vit_first_tile_head) <= GOLDEN_FEATURES);
   assert.ok(head(features, overlay.features_head) <= GOLDEN_FEATURES);
-  assert.ok(worst(run.logits[0]!, golden.floats(overlay.logits)) <= GOLDEN_LOGITS);
+  assert.ok(largestDifference(run.logits[0]!, golden.floats(overlay.logits)) <= GOLDEN_LOGITS);
   assert.deepEqual(run.ids, overlay.greedy_ids.slice(0, 4));
 });
 
@@ -338,7 +316,7 @@ test('any vision encoder gives the same embeddings on any ranks, heads that do n
       const tiles = [0, 1].map(() => Float32Array.from({ length: values }, () => random.normal()));
       const whole = await encode(visionRanks(checkpoint, 1), tiles);
       const split = await encode(visionRanks(checkpoint, ranks), tiles);
-      assertSame(split.encoded, whole.encoded, 'encoder');
+      assertSame(split.vit, whole.vit, 'encoder');
       assertSame(split.features, whole.features, 'embeddings');
     }),
     { numRuns: 60 },
