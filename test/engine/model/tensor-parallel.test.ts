@@ -279,21 +279,27 @@ test('quantised columns are parted between blocks: 96 are 64 and 32, and heads t
   );
 });
 
-const dividedVision = fc.record({
-  ranks: count(2, 5),
-  seed: count(1, 1000),
-  vision: fc.integer({ min: 5, max: 7 }).chain((heads) =>
+const visionSizes = (
+  heads: fc.Arbitrary<number>,
+  intermediate: fc.Arbitrary<number>,
+): fc.Arbitrary<VisionSizes> =>
+  heads.chain((heads) =>
     fc.record({
       layers: count(1, 2),
       hidden: fc.constant(8 * heads),
       heads: fc.constant(heads),
-      intermediate: count(5, 30),
+      intermediate,
       grid: fc.constantFrom(2, 4),
       norm: fc.constantFrom('rms_norm' as const, 'layer_norm' as const),
       hasQkvBias: fc.boolean(),
       hasQkNorm: fc.boolean(),
     }),
-  ),
+  );
+
+const dividedVision = fc.record({
+  ranks: count(2, 5),
+  seed: count(1, 1000),
+  vision: visionSizes(count(5, 7), count(5, 30)),
 });
 
 const smallDecoder: DecoderSizes = {
@@ -345,18 +351,7 @@ test('what cannot be divided is refused with its name and numbers', () => {
 });
 
 test('npm run plan and the engine refuse the same numbers of ranks, and count the same bytes on the others', () => {
-  const anyVision: fc.Arbitrary<VisionSizes> = count(1, 6).chain((heads) =>
-    fc.record({
-      layers: count(1, 2),
-      hidden: fc.constant(8 * heads),
-      heads: fc.constant(heads),
-      intermediate: count(1, 8),
-      grid: fc.constantFrom(2, 4),
-      norm: fc.constantFrom('rms_norm' as const, 'layer_norm' as const),
-      hasQkvBias: fc.boolean(),
-      hasQkNorm: fc.boolean(),
-    }),
-  );
+  const anyVision = visionSizes(count(1, 6), count(1, 8));
   const anyDecoder = fc.record({
     modelType: fc.constantFrom('llama' as const, 'qwen2' as const),
     layers: count(1, 2),
