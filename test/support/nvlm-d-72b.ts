@@ -74,7 +74,7 @@ export function checkpointOf(
   shapes: ReadonlyMap<string, readonly number[]>,
   dummies: 'zero' | 'not zero' = 'zero',
 ): Checkpoint {
-  ones ??= new Uint8Array(zeros.length).fill(1);
+  if (dummies === 'not zero') ones ??= new Uint8Array(zeros.length).fill(1);
   const tensors = new Map(
     [...shapes].map(([name, shape]): [string, WeightSource] => {
       const length = 2 * shape.reduce((product, size) => product * size, 1);
