@@ -1,8 +1,10 @@
 /** A Python with the official client at a pinned version, made once per machine in the cache. */
+import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { test } from 'node:test';
 import { promisify } from 'node:util';
 
 const REQUIREMENT = 'openai[realtime]==3.54.0';
@@ -56,6 +58,19 @@ export async function runChecks(
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));
+}
+
+/** One test for each check, named by its behaviour, of outcomes that are there by then. */
+export function testChecks(
+  checks: Readonly<Record<string, string>>,
+  outcomes: () => readonly Outcome[],
+): void {
+  for (const [check, behaviour] of Object.entries(checks)) {
+    test(behaviour, () => {
+      const outcome = outcomes().find((one) => one.check === check);
+      assert.equal(outcome?.error, null, outcome?.error ?? `${check} did not run`);
+    });
+  }
 }
 
 /** Undefined on success, else the last lines of what went wrong. */

@@ -8,7 +8,7 @@ import {
   noLiveServer,
   startLiveServer,
 } from '../support/live-server.ts';
-import { findPythonClient, type Outcome, runChecks } from '../support/python-client.ts';
+import { findPythonClient, type Outcome, runChecks, testChecks } from '../support/python-client.ts';
 
 const found = noLiveServer === false ? findPythonClient() : { skip: noLiveServer };
 
@@ -39,12 +39,7 @@ describe('the official Python client', {
     chat_completions: 'chats, streamed and not, and is refused tools by name',
     text_completions_and_models: 'completes text with echo and log-probabilities, lists models',
   };
-  for (const [check, behaviour] of Object.entries(checks)) {
-    test(behaviour, () => {
-      const outcome = outcomes.find((one) => one.check === check);
-      assert.equal(outcome?.error, null, outcome?.error ?? `${check} did not run`);
-    });
-  }
+  testChecks(checks, () => outcomes);
   test('leaves nothing behind in the engine', async () => {
     assert.equal(outcomes.length, Object.keys(checks).length);
     await server.idle();

@@ -1,12 +1,12 @@
 /** Pictures from the official Python client; the checks themselves are in python-images.py. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import type { RunningServer } from '#engine/server/app.ts';
 import type { LoadedModel } from '#engine/start.ts';
 import { FIXTURES } from '../support/golden.ts';
 import { type GoldenImageCase, goldenImages, readGoldenVision } from '../support/golden-images.ts';
-import { findPythonClient, type Outcome, runChecks } from '../support/python-client.ts';
+import { findPythonClient, type Outcome, runChecks, testChecks } from '../support/python-client.ts';
 import { loadTiny, serveTiny } from '../support/vision-server.ts';
 
 const found = findPythonClient();
@@ -57,10 +57,5 @@ describe('pictures from the official Python client', {
     responses_over_http: 'come over Responses, streamed and not, and are listed as input items',
     chat_completions: 'come over Chat Completions, streamed and not',
   };
-  for (const [check, behaviour] of Object.entries(checks)) {
-    test(behaviour, () => {
-      const outcome = outcomes.find((each) => each.check === check);
-      assert.equal(outcome?.error, null, outcome?.error ?? `${check} did not run`);
-    });
-  }
+  testChecks(checks, () => outcomes);
 });
