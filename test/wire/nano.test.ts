@@ -1,18 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { BatchMode } from '#engine/scheduler/modes/table.ts';
 import type { LoadedModel } from '#engine/start.ts';
 import { loadModel } from '#engine/start.ts';
-import { findDefaultModel } from '../support/default-model.ts';
+import { noLiveServer } from '../support/live-server.ts';
 import { dataUrl, serveTiny } from '../support/vision-server.ts';
-
-const found = await findDefaultModel();
-const skip =
-  ('skip' in found ? found.skip : false) ||
-  (existsSync('kernels/build/nvlm.node') ? false : 'the addon is not built: npm run build');
 
 interface Example {
   readonly file: string;
@@ -53,7 +48,7 @@ async function answerOf(url: string, content: unknown, tokens = 16): Promise<str
   return choices[0].message.content;
 }
 
-describe('nano://smollm2', { skip, timeout: 240_000 }, () => {
+describe('nano://smollm2', { skip: noLiveServer, timeout: 240_000 }, () => {
   let sees: LoadedModel;
   before(async () => {
     sees = await load('nano://smollm2');
