@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { buildOnce } from '../../scripts/build-once.mjs';
 import { run } from '../../scripts/command.mjs';
 import type { ModelWork } from '../model.ts';
 
@@ -24,61 +25,61 @@ export async function installLlamaCpp(
   progress: (fraction: number, note: string) => void,
 ): Promise<LlamaCpp> {
   const directory = join(cacheDirectory, 'peers', `llama.cpp-${llamaCppVersion}`);
-  const peer: LlamaCpp = {
+  await buildOnce(directory, (work) => buildLlamaCpp(work, progress));
+  return {
     name: `llama.cpp (llama-cpp-python ${llamaCppVersion})`,
     binaries: join(directory, 'build/bin'),
   };
-  if (existsSync(join(directory, '.built'))) return peer;
-  const work = `${directory}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  try {
-    progress(0, 'source');
-    await run('python3', [
-      '-m',
-      'pip',
-      'download',
-      '-q',
-      '--no-binary',
-      ':all:',
-      '--no-deps',
+}
 
-      `llama-cpp-python==${llamaCppVersion}`,
-      '-d',
-      work,
-    ]);
-    await run('tar', ['xzf', join(work, `llama_cpp_python-${llamaCppVersion}.tar.gz`), '-C', work]);
-    const source = globSync(join(work, 'llama_cpp_python-*/vendor/llama.cpp'))[0];
-    if (source === undefined)
-      throw new Error(`llama-cpp-python ${llamaCppVersion} holds no vendor/llama.cpp.`);
-    const build = join(work, 'build');
-    await run('cmake', [
-      '-S',
-      source,
-      '-B',
-      build,
-      '-DGGML_NATIVE=ON',
-      '-DLLAMA_CURL=OFF',
-      '-DCMAKE_BUILD_TYPE=Release',
-      '-DLLAMA_BUILD_TESTS=OFF',
-      '-DLLAMA_BUILD_EXAMPLES=OFF',
-      '-DBUILD_SHARED_LIBS=OFF',
-    ]);
-    await run('cmake', ['--build', build, '--parallel', '2', '--target', ...targets], {
-      onLine: (line: string) => {
-        const percent = /^\[ *(\d+)%\]/.exec(line)?.[1];
-        const step = /^\[(\d+)\/(\d+)\]/.exec(line);
-        if (percent) progress(Number(percent) / 100, 'build');
-        else if (step) progress(Number(step[1]) / Number(step[2]), 'build');
-      },
-    });
-    rmSync(directory, { recursive: true, force: true });
-    mkdirSync(join(directory, 'build'), { recursive: true });
-    renameSync(join(build, 'bin'), join(directory, 'build/bin'));
-    await run('touch', [join(directory, '.built')]);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
-  return peer;
+/** Leaves the programs in build/bin of the folder, and nothing else. */
+async function buildLlamaCpp(
+  folder: string,
+  progress: (fraction: number, note: string) => void,
+): Promise<void> {
+  const work = join(folder, 'work');
+  mkdirSync(work);
+  progress(0, 'source');
+  await run('python3', [
+    '-m',
+    'pip',
+    'download',
+    '-q',
+    '--no-binary',
+    ':all:',
+    '--no-deps',
+    `llama-cpp-python==${llamaCppVersion}`,
+    '-d',
+    work,
+  ]);
+  await run('tar', ['xzf', join(work, `llama_cpp_python-${llamaCppVersion}.tar.gz`), '-C', work]);
+  const source = globSync(join(work, 'llama_cpp_python-*/vendor/llama.cpp'))[0];
+  if (source === undefined)
+    throw new Error(`llama-cpp-python ${llamaCppVersion} holds no vendor/llama.cpp.`);
+  const build = join(work, 'build');
+  await run('cmake', [
+    '-S',
+    source,
+    '-B',
+    build,
+    '-DGGML_NATIVE=ON',
+    '-DLLAMA_CURL=OFF',
+    '-DCMAKE_BUILD_TYPE=Release',
+    '-DLLAMA_BUILD_TESTS=OFF',
+    '-DLLAMA_BUILD_EXAMPLES=OFF',
+    '-DBUILD_SHARED_LIBS=OFF',
+  ]);
+  await run('cmake', ['--build', build, '--parallel', '2', '--target', ...targets], {
+    onLine: (line: string) => {
+      const percent = /^\[ *(\d+)%\]/.exec(line)?.[1];
+      const step = /^\[(\d+)\/(\d+)\]/.exec(line);
+      if (percent) progress(Number(percent) / 100, 'build');
+      else if (step) progress(Number(step[1]) / Number(step[2]), 'build');
+    },
+  });
+  mkdirSync(join(folder, 'build'));
+  renameSync(join(build, 'bin'), join(folder, 'build/bin'));
+  rmSync(work, { recursive: true });
 }
 
 /** The checkpoint requantised to one of llama.cpp's types, kept beside the peer. */

@@ -2,8 +2,9 @@
  * llama.cpp as npm ships it, prebuilt: node-llama-cpp with the binary of this platform, in the cache by version. Ready in a minute where
  * building llama.cpp takes twenty, but only the weights as shipped, and no server.
  */
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildOnce } from '../../scripts/build-once.mjs';
 import { run } from '../../scripts/command.mjs';
 import type { ModelWork } from '../model.ts';
 
@@ -12,29 +13,16 @@ export const nodeLlamaCppVersion = '3.22.1';
 /** The directory whose node_modules hold it; downloads some 60 MB the first time. */
 export async function installNodeLlamaCpp(cacheDirectory: string): Promise<string> {
   const directory = join(cacheDirectory, 'peers', `node-llama-cpp-${nodeLlamaCppVersion}`);
-  if (existsSync(directory)) return directory;
-  const work = `${directory}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  try {
+  await buildOnce(directory, async (work) => {
     writeFileSync(join(work, 'package.json'), '{ "private": true }\n');
     // Its optional packages are binaries of every platform and of CUDA; the one needed is named.
     const binary = `@node-llama-cpp/${process.platform === 'darwin' ? 'mac' : process.platform}-${process.arch}`;
     await run('npm', [
-      ...[
-        'install',
-        '--prefix',
-        work,
-        '--omit=optional',
-        '--ignore-scripts',
-        '--no-audit',
-        '--no-fund',
-      ],
+      ...['install', '--prefix', work, '--omit=optional', '--ignore-scripts'],
+      ...['--no-audit', '--no-fund'],
       ...[`node-llama-cpp@${nodeLlamaCppVersion}`, `${binary}@${nodeLlamaCppVersion}`],
     ]);
-    renameSync(work, directory);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  });
   return directory;
 }
 

@@ -5,9 +5,10 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { globSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { buildOnce } from '../../scripts/build-once.mjs';
 import { run } from '../../scripts/command.mjs';
 
 export const torchVersion = '2.15.0';
@@ -29,22 +30,21 @@ export async function installPyTorch(
   progress: (fraction: number | undefined, note: string) => void,
 ): Promise<string> {
   const directory = join(cacheDirectory, 'peers', `torch-${torchVersion}`);
-  const python = join(directory, 'bin/python');
-  if (existsSync(join(directory, '.built'))) return python;
-  // An environment cannot be moved: it is made where it stays, and marked when it is whole.
-  rmSync(directory, { recursive: true, force: true });
-  progress(undefined, 'environment');
-  await run('python3', ['-m', 'venv', directory]);
-  const pip = ['-m', 'pip', 'install', '-q', '--no-cache-dir', '--no-deps'];
-  progress(undefined, `torch ${torchVersion} from PyPI`);
-  await run(python, [...pip, `torch==${torchVersion}`, ...requirements]);
-  progress(undefined, 'stand-ins for libraries of GPUs');
-  const [libraries] = globSync(join(directory, 'lib/python*/site-packages/torch/lib'));
-  if (libraries === undefined) throw new Error(`torch ${torchVersion} has no folder torch/lib.`);
-  await standInForGpuLibraries(libraries);
-  await run(python, ['-c', 'import torch; torch.ones(2, 2) @ torch.ones(2, 2)']);
-  writeFileSync(join(directory, '.built'), '');
-  return python;
+  await buildOnce(directory, async (work) => {
+    // What is called by its module, never by a script in bin, may be moved.
+    const python = join(work, 'bin/python');
+    progress(undefined, 'environment');
+    await run('python3', ['-m', 'venv', work]);
+    const pip = ['-m', 'pip', 'install', '-q', '--no-cache-dir', '--no-deps'];
+    progress(undefined, `torch ${torchVersion} from PyPI`);
+    await run(python, [...pip, `torch==${torchVersion}`, ...requirements]);
+    progress(undefined, 'stand-ins for libraries of GPUs');
+    const [libraries] = globSync(join(work, 'lib/python*/site-packages/torch/lib'));
+    if (libraries === undefined) throw new Error(`torch ${torchVersion} has no folder torch/lib.`);
+    await standInForGpuLibraries(libraries);
+    await run(python, ['-c', 'import torch; torch.ones(2, 2) @ torch.ones(2, 2)']);
+  });
+  return join(directory, 'bin/python');
 }
 
 /** Defines every symbol that the libraries of a folder want from NVIDIA's, each in a library of the name they look it up in. */
