@@ -21,8 +21,14 @@ export interface ModelPeer {
   speed(work: ModelWork, threads: number): Promise<number>;
 }
 
-const promptOf = (length: number, salt: number) =>
-  Array.from({ length }, (_, i) => 1000 + ((i * 7919 + salt * 104729) % 30000));
+/** Token ids of each sequence of a work; the i-th begins unlike every other whose `salt` + i is another. */
+export const promptsOf = (work: ModelWork, salt: number): number[][] =>
+  Array.from({ length: work.sequences }, (_, s) =>
+    Array.from(
+      { length: Math.max(1, work.depth + work.prompt) },
+      (_, i) => 1000 + ((i * 7919 + (salt + s) * 104729) % 30000),
+    ),
+  );
 
 /** tokens/s, as llama-bench counts them: prompt tokens for prefill; for decode the tokens after the first. */
 async function ours(
@@ -36,12 +42,9 @@ async function ours(
     maxSequences: work.sequences,
     workers: threads,
   });
-  const prompts = Array.from({ length: work.sequences }, (_, i) =>
-    promptOf(Math.max(1, work.depth + work.prompt), round * 64 + i),
-  );
   const figures = await runTogether(
     engine,
-    prompts.map((prompt, i) =>
+    promptsOf(work, round * 64).map((prompt, i) =>
       benchRequest(
         `${work.name}-${round}-${i}`,
         prompt,

@@ -2,15 +2,14 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const { directory, gguf, threads, prompt, generate, depth, sequences } = JSON.parse(
-  process.argv[2],
-);
+const { directory, gguf, threads, generate, prompts } = JSON.parse(process.argv[2]);
 const { getLlama } = await import(
   pathToFileURL(join(directory, 'node_modules/node-llama-cpp/dist/index.js')).href
 );
 const llama = await getLlama({ build: 'never', gpu: false, logLevel: 'error' });
 const model = await llama.loadModel({ modelPath: gguf });
-const length = Math.max(1, depth + prompt);
+const sequences = prompts.length;
+const length = prompts[0].length;
 
 /** tokens/s: of the prompt, or of the tokens after each sequence's first. */
 async function speed(newTokens) {
@@ -25,8 +24,7 @@ async function speed(newTokens) {
   let lastFirstAt = 0;
   let later = 0;
   await Promise.all(
-    Array.from({ length: sequences }, async (_, salt) => {
-      const tokens = Array.from({ length }, (_, i) => 1000 + ((i * 7919 + salt * 104729) % 30000));
+    prompts.map(async (tokens) => {
       let count = 0;
       for await (const _ of context
         .getSequence()

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildOnce } from '../../scripts/build-once.mjs';
 import { run } from '../../scripts/command.mjs';
-import type { ModelWork } from '../model.ts';
+import { type ModelWork, promptsOf } from '../model.ts';
 
 export const nodeLlamaCppVersion = '3.22.1';
 
@@ -33,9 +33,10 @@ export async function nodeLlamaCppSpeed(
   work: ModelWork,
   threads: number,
 ): Promise<number> {
+  const { generate } = work;
   const output = await run(process.execPath, [
     join(import.meta.dirname, 'node-llama-cpp-work.mjs'),
-    JSON.stringify({ directory, gguf, threads, ...work }),
+    JSON.stringify({ directory, gguf, threads, generate, prompts: promptsOf(work, 0) }),
   ]);
   return Number(output.trim().split('\n').at(-1));
 }
