@@ -1,6 +1,6 @@
 /** A deployment followed through a day in minutes: a real control plane and its HPA controller, pods of KWOK, and queues that are set. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
+import { eventually } from '../scripts/cluster/processes.ts';
 import { Deployments } from '../test/support/cluster/deployments.ts';
 import { startTestCluster, type TestCluster } from '../test/support/cluster/operator.ts';
 import type { BenchResult } from './result.ts';
@@ -108,15 +108,17 @@ export async function autoscalingBench(progress: Progress): Promise<BenchResult>
 /** The HPA controller has read the queue depth once: what comes next is its rule, not its start. */
 async function untilHpaReads({ client }: TestCluster): Promise<void> {
   const path = objectPath(RESOURCES.horizontalPodAutoscaler, NAME, 'default');
-  for (const deadline = Date.now() + 120_000; Date.now() < deadline; ) {
-    const { status } = (await client.request({ method: 'GET', path })) as {
-      status?: { conditions?: readonly { type: string; status: string }[] };
-    };
-    const active = status?.conditions?.find(({ type }) => type === 'ScalingActive');
-    if (active?.status === 'True') return;
-    await sleep(lookMs);
-  }
-  throw new Error('The HPA controller has not read the queue depth within two minutes.');
+  await eventually(
+    'the HPA controller has read the queue depth',
+    async () => {
+      const { status } = (await client.request({ method: 'GET', path })) as {
+        status?: { conditions?: readonly { type: string; status: string }[] };
+      };
+      const active = status?.conditions?.find(({ type }) => type === 'ScalingActive');
+      return active?.status === 'True';
+    },
+    { timeoutMs: 120_000, intervalMs: lookMs },
+  );
 }
 
 /** Adds a sample for each change until the stage has come to its end. */
@@ -127,25 +129,28 @@ async function follow(
   samples: Sample[],
 ): Promise<void> {
   let isFirst = true;
-  for (const deadline = Date.now() + longestStageMs; Date.now() < deadline; await sleep(lookMs)) {
-    const { spec, status } = await deployments.get(NAME);
-    const sample: Sample = {
-      seconds: (performance.now() - startedAt) / 1000,
-      event: isFirst ? event : '',
-      waiting,
-      desired: spec.replicas,
-      ready: status?.readyReplicas ?? 0,
-      draining: status?.drainingReplicas ?? 0,
-    };
-    const last = samples.at(-1);
-    const isSame =
-      last?.desired === sample.desired &&
-      last.ready === sample.ready &&
-      last.draining === sample.draining;
-    if (isFirst || !isSame) samples.push(sample);
-    isFirst = false;
-    const isThere = sample.desired === replicas && sample.ready === replicas;
-    if (isThere && sample.draining === 0) return;
-  }
-  throw new Error(`"${event}" did not come to ${replicas} replicas: ${JSON.stringify(samples)}`);
+  await deployments.until(
+    NAME,
+    `comes to ${replicas} replicas: ${event}`,
+    ({ spec, status }) => {
+      const sample: Sample = {
+        seconds: (performance.now() - startedAt) / 1000,
+        event: isFirst ? event : '',
+        waiting,
+        desired: spec.replicas,
+        ready: status?.readyReplicas ?? 0,
+        draining: status?.drainingReplicas ?? 0,
+      };
+      const last = samples.at(-1);
+      const isSame =
+        last?.desired === sample.desired &&
+        last.ready === sample.ready &&
+        last.draining === sample.draining;
+      if (isFirst || !isSame) samples.push(sample);
+      isFirst = false;
+      const isThere = sample.desired === replicas && sample.ready === replicas;
+      return isThere && sample.draining === 0;
+    },
+    { timeoutMs: longestStageMs, intervalMs: lookMs, explain: () => JSON.stringify(samples) },
+  );
 }
