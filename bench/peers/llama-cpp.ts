@@ -5,9 +5,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { buildOnce } from '../../scripts/build-once.mjs';
+import { freePorts } from '../../scripts/cluster/processes.ts';
 import { run } from '../../scripts/command.mjs';
 import type { ModelWork } from '../model.ts';
 
@@ -193,7 +193,7 @@ export async function startLlamaServer(
   gguf: string,
   options: { readonly threads: number; readonly slots: number; readonly contextPerSlot: number },
 ): Promise<LlamaServer> {
-  const port = await freePort();
+  const [port = 0] = await freePorts(1);
   const child: ChildProcess = spawn(
     join(peer.binaries, 'llama-server'),
     [
@@ -268,17 +268,4 @@ export async function timeQuestions(
     sequential: (between - startedAt) / 1000,
     together: (performance.now() - between) / 1000,
   };
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() =>
-        resolve(typeof address === 'object' && address !== null ? address.port : 0),
-      );
-    });
-  });
 }
