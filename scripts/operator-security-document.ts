@@ -36,7 +36,6 @@ const reasons: Readonly<Record<string, string>> = {
     'Where the cluster has the Prometheus operator.',
   'nvlm-operator leaderworkerset.x-k8s.io leaderworkersets':
     'Replicas of several pods, where the cluster has LeaderWorkerSet.',
-  'nvlm-operator core configmaps': 'The dashboard of Grafana, where it is asked for.',
   'nvlm-operator events.k8s.io events': 'Tells what it did, for `kubectl describe`.',
   'nvlm-operator apiregistration.k8s.io apiservices named':
     'Registers its own metrics API, and takes it away under another `--metrics-api`; the names are fixed, and a foreign provider is not touched.',
@@ -80,8 +79,7 @@ export function operatorSecurityMarkdown(): string {
       return `| \`${metadata.name}\` | ${scope} | \`${rule.apiGroups[0] || 'core'}\` | ${code(rule.resources)}${names} | ${code(rule.verbs)} | ${reason} |`;
     }),
   );
-  const optional = /leaderworkersets|core configmaps/;
-  const left = Object.keys(reasons).filter((key) => !used.has(key) && !optional.test(key));
+  const left = Object.keys(reasons).filter((key) => !used.has(key));
   if (left.length > 0) throw new Error(`Reasons without a rule: ${left}`);
   const bindings = objects
     .filter(({ roleRef }) => roleRef !== undefined)
