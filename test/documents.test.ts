@@ -12,45 +12,21 @@ import { operatorOptionsMarkdown } from '../scripts/operator-options-document.ts
 import { operatorSecurityMarkdown } from '../scripts/operator-security-document.ts';
 import { resourceMarkdown } from '../scripts/resource-document.ts';
 
-test('docs/errors.md is what the tables of the code say', () => {
-  assert.equal(
-    readFileSync('docs/errors.md', 'utf8'),
-    errorsMarkdown(),
-    'run node scripts/documents.ts',
-  );
-});
-
-test('docs/operator-options.md is what the operator reads', () => {
-  assert.equal(
-    readFileSync('docs/operator-options.md', 'utf8'),
-    operatorOptionsMarkdown(),
-    'run node scripts/documents.ts',
-  );
-});
-
-test('docs/operator-metrics.md is what the operator serves', async () => {
-  assert.equal(
-    readFileSync('docs/operator-metrics.md', 'utf8'),
-    await operatorMetricsMarkdown(),
-    'run node scripts/documents.ts',
-  );
-});
-
-test('docs/operator-security.md has every right that is installed, with its reason', () => {
-  assert.equal(
-    readFileSync('docs/operator-security.md', 'utf8'),
-    operatorSecurityMarkdown(),
-    'run node scripts/documents.ts',
-  );
-});
-
-test('docs/resource.md is what the schema and the conditions say', () => {
-  assert.equal(
-    readFileSync('docs/resource.md', 'utf8'),
-    resourceMarkdown(),
-    'run node scripts/documents.ts',
-  );
-});
+for (const [file, what, markdown] of [
+  ['docs/errors.md', 'is what the tables of the code say', errorsMarkdown],
+  ['docs/operator-options.md', 'is what the operator reads', operatorOptionsMarkdown],
+  ['docs/operator-metrics.md', 'is what the operator serves', operatorMetricsMarkdown],
+  [
+    'docs/operator-security.md',
+    'has every right that is installed, with its reason',
+    operatorSecurityMarkdown,
+  ],
+  ['docs/resource.md', 'is what the schema and the conditions say', resourceMarkdown],
+] as const) {
+  test(`${file} ${what}`, async () => {
+    assert.equal(readFileSync(file, 'utf8'), await markdown(), 'run node scripts/documents.ts');
+  });
+}
 
 test('every code that the sources throw is in a table', () => {
   const known = new Set(allCodes());
