@@ -12,7 +12,8 @@ const FONT = '/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf';
 interface Drawing {
   readonly width: number;
   readonly height: number;
-  /** SVG elements. */
+  readonly background: string;
+  /** SVG elements on it. */
   readonly parts: string;
 }
 
@@ -45,8 +46,8 @@ const lines = (
 const meme: Drawing = {
   width: 640,
   height: 480,
+  background: '#3b4252',
   parts: `
-    <rect width="640" height="480" fill="#3b4252"/>
     <circle cx="320" cy="250" r="300" fill="#4c566a"/>
     <rect y="372" width="640" height="108" fill="#8d6748"/>
     <rect y="372" width="640" height="8" fill="#74523a"/>
@@ -79,8 +80,8 @@ const meme: Drawing = {
 const objects: Drawing = {
   width: 900,
   height: 300,
+  background: '#f4f1ea',
   parts: `
-    <rect width="900" height="300" fill="#f4f1ea"/>
     <rect y="212" width="900" height="88" fill="#d9cfbd"/>
     <ellipse cx="158" cy="250" rx="106" ry="15" fill="#b8ab94"/>
     <path d="M70 110 l36 -38 h124 v130 l-36 46 h-124 z" fill="#c62828"/>
@@ -121,8 +122,8 @@ const cone = (x: number, y: number, scale: number): string => `
 const road: Drawing = {
   width: 800,
   height: 450,
+  background: '#a9d3f2',
   parts: `
-    <rect width="800" height="200" fill="#a9d3f2"/>
     <circle cx="120" cy="62" r="30" fill="#ffe28a"/>
     <path d="M0 200 L120 150 L210 182 L330 138 L470 184 L590 146 L720 186 L800 160 V210 H0 Z" fill="#7d9cb5"/>
     <rect y="196" width="800" height="254" fill="#79a858"/>
@@ -176,6 +177,7 @@ const steps = [
 const pseudoCode: Drawing = {
   width: 720,
   height: 480,
+  background: '#fffdf6',
   parts: (() => {
     let y = 118;
     const listed = steps.map(([number, ...words]) => {
@@ -187,7 +189,6 @@ const pseudoCode: Drawing = {
       return step;
     });
     return `
-      <rect width="720" height="480" fill="#fffdf6"/>
       <rect width="720" height="70" fill="#1e64c8"/>
       ${text(44, 46, 30, 'Selection sort', 'font-weight="700" fill="#ffffff"')}
       ${listed.join('')}`;
@@ -205,8 +206,8 @@ const foods = [
 const table: Drawing = {
   width: 760,
   height: 440,
+  background: '#ffffff',
   parts: `
-    <rect width="760" height="440" fill="#ffffff"/>
     <rect x="20" y="20" width="720" height="100" fill="#e3ebf7"/>
     ${text(40, 78, 22, 'Food', BOLD)}
     ${lines(396, 64, 28, 17, ['Number of people', 'who ate that food'], CENTRED_BOLD)}
@@ -266,8 +267,8 @@ const panels = [
 const chart: Drawing = {
   width: 960,
   height: 480,
+  background: '#ffffff',
   parts: `
-    <rect width="960" height="480" fill="#ffffff"/>
     ${text(480, 46, 28, 'Generative AI market share of leading vendors, 2023', CENTRED_BOLD)}
     ${panels
       .map(([title, shares], panel) => {
@@ -295,8 +296,8 @@ if (!existsSync(FONT)) {
 }
 const drawings = { meme, objects, road, 'pseudo-code': pseudoCode, table, chart };
 for (const name of STUDY_PICTURES) {
-  const { width, height, parts } = drawings[name];
-  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans" fill="#1d1f24">${parts}</svg>`;
+  const { width, height, background, parts } = drawings[name];
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans" fill="#1d1f24"><rect width="${width}" height="${height}" fill="${background}"/>${parts}</svg>`;
   const png = await sharp(Buffer.from(svg))
     .removeAlpha()
     .png({ compressionLevel: 9, effort: 10 })
