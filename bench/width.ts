@@ -16,7 +16,13 @@ import { startPython, torchVersion } from './peers/pytorch.ts';
 import type { BenchResult } from './result.ts';
 import type { Spread } from './statistics.ts';
 import { figure, figureWithSpread, median, spread } from './statistics.ts';
-import { languageConfig, layersCheckpoint, visionConfig } from './width/checkpoint.ts';
+import {
+  languageConfig,
+  layersCheckpoint,
+  section,
+  size,
+  visionConfig,
+} from './width/checkpoint.ts';
 
 const tiles = 7;
 const prompt = 512;
@@ -174,18 +180,17 @@ function errorOf(actual: Float32Array, path: string): Failure {
 
 /** What layers.py needs to know of the works. */
 function describeWorks(threads: number): string {
-  const vision = visionConfig.vision_config as Record<string, number>;
-  const language = languageConfig as Record<string, number>;
-  const number = (from: Record<string, number>, name: string) => from[name] as number;
-  const patch = number(vision, 'patch_size');
+  const vision = section(visionConfig, 'vision_config');
+  const language = languageConfig;
+  const patch = size(vision, 'patch_size');
   return JSON.stringify({
     threads,
     vision: {
       tiles,
       hidden: vision.hidden_size,
       heads: vision.num_attention_heads,
-      headSize: number(vision, 'hidden_size') / number(vision, 'num_attention_heads'),
-      grid: number(vision, 'image_size') / patch,
+      headSize: size(vision, 'hidden_size') / size(vision, 'num_attention_heads'),
+      grid: size(vision, 'image_size') / patch,
       patchWidth: 3 * patch * patch,
       eps: vision.layer_norm_eps,
     },
@@ -193,7 +198,7 @@ function describeWorks(threads: number): string {
       layers: language.num_hidden_layers,
       heads: language.num_attention_heads,
       kvHeads: language.num_key_value_heads,
-      headSize: number(language, 'hidden_size') / number(language, 'num_attention_heads'),
+      headSize: size(language, 'hidden_size') / size(language, 'num_attention_heads'),
       theta: language.rope_theta,
       eps: language.rms_norm_eps,
       prompt,

@@ -16,8 +16,8 @@ interface Drawn {
 }
 
 type Config = Readonly<Record<string, unknown>>;
-const section = (config: Config, name: string): Config => config[name] as Config;
-const size = (config: Config, name: string): number => config[name] as number;
+export const section = (config: Config, name: string): Config => config[name] as Config;
+export const size = (config: Config, name: string): number => config[name] as number;
 
 const published = JSON.parse(
   readFileSync(join(import.meta.dirname, '../../examples/nvlm-d-72b/config.json'), 'utf8'),
