@@ -59,7 +59,6 @@ async function measure(engine: GenerationEngine, prepared: PreparedRequest): Pro
 
 export interface RunFigures {
   readonly seconds: number;
-  readonly tokensPerSecond: number;
   readonly timeToFirstTokenMs: number;
   readonly timePerOutputTokenMs: number;
   readonly tokenIds: readonly (readonly number[])[];
@@ -73,10 +72,8 @@ export async function runTogether(
   const startedAt = performance.now();
   const results = await Promise.all(requests.map((request) => measure(engine, request)));
   const seconds = (performance.now() - startedAt) / 1000;
-  const tokens = results.reduce((sum, result) => sum + result.tokenIds.length, 0);
   return {
     seconds,
-    tokensPerSecond: tokens / seconds,
     timeToFirstTokenMs: mean(results.map((result) => result.timeToFirstTokenMs)),
     timePerOutputTokenMs: median(results.map((result) => result.timePerOutputTokenMs)),
     tokenIds: results.map((result) => result.tokenIds),

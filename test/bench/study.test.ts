@@ -20,25 +20,28 @@ const pictureFile = (name: string): URL =>
   new URL(`../../bench/workloads/pictures/${name}.png`, import.meta.url);
 
 /** One round of `seconds` in each mode, in the order of the study's methods. */
-function measured(name: WorkloadName, seconds: readonly number[], count: number): MeasuredWorkload {
+function measured(
+  name: WorkloadName,
+  seconds: readonly [number, number, number, number],
+  count: number,
+): MeasuredWorkload {
   const run = (value: number) => ({
     seconds: value,
-    tokensPerSecond: 0,
     timeToFirstTokenMs: 10 * value,
     timePerOutputTokenMs: value,
     tokenIds: [],
   });
-  const [one, two, three, four] = seconds.map(run) as [
-    ReturnType<typeof run>,
-    ReturnType<typeof run>,
-    ReturnType<typeof run>,
-    ReturnType<typeof run>,
-  ];
+  const [one, two, three, four] = seconds;
   return {
     name,
     count,
     newTokens: 10,
-    runs: { Sequential: [one], Static: [two], Threads: [three], Continuous: [four] },
+    runs: {
+      Sequential: [run(one)],
+      Static: [run(two)],
+      Threads: [run(three)],
+      Continuous: [run(four)],
+    },
     joules: { Sequential: [], Static: [], Threads: [], Continuous: [] },
   };
 }
