@@ -46,11 +46,11 @@ export default async function* report(source) {
         counts.pass++;
       } else if (data.details?.error?.failureType !== 'subtestsFailed') {
         counts.fail++;
-        failed.push([file, data.name]);
         const cause = data.details?.error?.cause ?? data.details?.error;
         // A file that fails as a whole, as one that cannot be loaded, says why on stderr only.
         const isFile = data.entryFile === undefined && typeof cause === 'string';
         const text = (isFile && errors.get(file)?.trim()) || (cause?.stack ?? inspect(cause));
+        failed.push([file, data.name, text.split('\n').slice(0, 6).join('\n').slice(0, 1000)]);
         yield `\n✖ ${file}: ${data.name}\n${text.replace(/^/gm, '    ')}\n\n`;
       }
     } else if (type === 'test:summary' && data.file) {
@@ -72,7 +72,9 @@ export default async function* report(source) {
   }
   if (failed.length > 0) {
     yield `\nFailed (${failed.length}):\n`;
-    for (const [file, name] of failed) yield `  ✖ ${file}: ${name}\n`;
+    // The cause again: of a long run, often only the end is kept.
+    for (const [file, name, cause] of failed)
+      yield `  ✖ ${file}: ${name}\n${cause.replace(/^/gm, '      ')}\n`;
   }
   yield `\n${summary.map((line) => `ℹ ${line}`).join('\n')}\n`;
 }

@@ -42,7 +42,7 @@ test('tests of a suite that several files share count for the file that was run'
   assert.match(stdout, /^✖ b\.test\.mjs +2 passed 1 failed, 1 skipped \(/m);
   assert.match(stdout, /^✖ b\.test\.mjs: holds$/m);
   assert.match(stdout, /^ {2}- a\.test\.mjs: needs a GPU: no GPU$/m);
-  assert.match(stdout, /^Failed \(1\):\n {2}✖ b\.test\.mjs: holds$/m);
+  assert.match(stdout, /^Failed \(1\):\n {2}✖ b\.test\.mjs: holds\n {6}Error: broken$/m);
 });
 
 test('a suite that is skipped as a whole is told with its reason', (context) => {
