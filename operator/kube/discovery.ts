@@ -150,8 +150,7 @@ export class OptionalKinds {
     this.#watching.delete(type);
     watching.stop.abort();
     await watching.ended;
-    // Its objects went with it.
-    store.replace([]);
+    store.clear();
     if (watching.isAvailable) this.#options.onChange(type, false);
   }
 }

@@ -24,11 +24,16 @@ export class Expectations {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** `written` must show up in `store`, in this version or a later one. */
+  /** `store` must have been told of `written`, which may be gone again by then. */
   expectWrite<T extends KubeObject>(key: string, store: Store<T>, written: KubeObject): void {
     const { uid, resourceVersion } = written.metadata;
     const objectKey = keyOf(written);
+    const { clearings } = store;
     this.#add(key, `${written.kind} ${objectKey}`, () => {
+      // Somebody may have deleted it before the key had its turn: the store is then past it without holding it.
+      if (store.clearings !== clearings || isNotOlder(store.resourceVersion, resourceVersion)) {
+        return true;
+      }
       const seen = store.get(objectKey)?.metadata;
       if (seen === undefined) return false;
       // Re-made since: that was written after ours.

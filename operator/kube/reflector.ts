@@ -152,7 +152,10 @@ export class Reflector<T extends KubeObject> {
     // Items of a list carry neither kind nor apiVersion.
     const { group, version, kind } = type;
     const apiVersion = group === '' ? version : `${group}/${version}`;
-    store.replace(items.map((item) => ({ ...item, apiVersion, kind })));
+    store.replace(
+      items.map((item) => ({ ...item, apiVersion, kind })),
+      resourceVersion,
+    );
     this.#resourceVersion = resourceVersion;
     this.#listedAt = this.#clock.now();
     this.#heard();

@@ -21,6 +21,8 @@ export class Store<T extends KubeObject> {
   readonly #indexes: ReadonlyMap<string, { of: IndexFunction<T>; keys: Map<string, Set<string>> }>;
   readonly #listeners: ChangeListener<T>[] = [];
   readonly #onListenerError: (error: unknown) => void;
+  #resourceVersion: string | undefined;
+  #clearings = 0;
 
   /** `onListenerError` takes what a listener throws: it must not end the watch that feeds the store. */
   constructor(
@@ -35,6 +37,16 @@ export class Store<T extends KubeObject> {
 
   onChange(listener: ChangeListener<T>): void {
     this.#listeners.push(listener);
+  }
+
+  /** Of the last list or event: all that was written up to it has been told, even of objects that are gone again. */
+  get resourceVersion(): string | undefined {
+    return this.#resourceVersion;
+  }
+
+  /** How often the store was emptied because its type was not served any more. */
+  get clearings(): number {
+    return this.#clearings;
   }
 
   get size(): number {
@@ -58,6 +70,7 @@ export class Store<T extends KubeObject> {
 
   /** An added or changed object. One that was deleted and made again in a gap is told as gone, then as new. */
   set(object: T): void {
+    this.#resourceVersion = object.metadata.resourceVersion;
     const key = keyOf(object);
     const previous = this.#objects.get(key);
     if (previous?.metadata.resourceVersion === object.metadata.resourceVersion && previous) return;
@@ -65,19 +78,28 @@ export class Store<T extends KubeObject> {
     this.#put(key, deepFreeze(object), this.#objects.get(key));
   }
 
+  /** `object` as it was deleted: its version is the one of the deletion. */
   delete(object: T): void {
+    this.#resourceVersion = object.metadata.resourceVersion;
     const key = keyOf(object);
     const previous = this.#objects.get(key);
     if (previous !== undefined) this.#remove(key, previous);
   }
 
-  /** The whole list: what is not in it is gone. */
-  replace(objects: readonly T[]): void {
+  /** The whole list, and its version: what is not in it is gone. */
+  replace(objects: readonly T[], resourceVersion?: string): void {
     const keys = new Set(objects.map(keyOf));
     for (const [key, previous] of this.#objects) {
       if (!keys.has(key)) this.#remove(key, previous);
     }
     for (const object of objects) this.set(object);
+    this.#resourceVersion = resourceVersion;
+  }
+
+  /** The type is not served any more: its objects went with it, and no event about them will come. */
+  clear(): void {
+    this.#clearings++;
+    this.replace([]);
   }
 
   #put(key: string, current: T, previous: T | undefined): void {

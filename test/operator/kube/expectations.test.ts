@@ -40,6 +40,26 @@ describe('a key whose own writes have not come back', () => {
     assert.equal(isSatisfied(), true);
   });
 
+  test('does not wait for what others deleted before its turn came', () => {
+    expectations.expectWrite('ns/chat', store, pod('1', '5'));
+    store.set(pod('1', '5'));
+    store.delete(pod('1', '6'));
+    assert.equal(isSatisfied(), true);
+    expectations.expectWrite('ns/chat', store, pod('2', '8'));
+    store.replace([], '7');
+    assert.equal(isSatisfied(), false, 'the list is older than the write');
+    store.replace([], '9');
+    assert.equal(isSatisfied(), true);
+  });
+
+  test('does not wait for objects of a type that is not served any more', () => {
+    expectations.expectWrite('ns/chat', store, pod('1', '5'));
+    store.clear();
+    assert.equal(isSatisfied(), true);
+    expectations.expectWrite('ns/chat', store, pod('2', '8'));
+    assert.equal(isSatisfied(), false);
+  });
+
   test('waits until what it deleted is gone, is going, or is another', () => {
     for (const after of [undefined, pod('1', '6', { deletionTimestamp: 'now' }), pod('2', '7')]) {
       store.replace([pod('1', '5')]);
@@ -53,8 +73,8 @@ describe('a key whose own writes have not come back', () => {
   test('waits for all of them, and holds up no other key', () => {
     expectations.expectWrite('ns/chat', store, pod('1', '5'));
     expectations.expectWrite('ns/chat', store, {
-      ...pod('9', '5'),
-      metadata: { ...pod('9', '5').metadata, name: 'q' },
+      ...pod('9', '6'),
+      metadata: { ...pod('9', '6').metadata, name: 'q' },
     });
     store.set(pod('1', '5'));
     assert.equal(isSatisfied(), false);
