@@ -51,6 +51,7 @@ const clusterRules: readonly PolicyRule[] = [
   rule(GROUP, [`${PLURAL}/scale`], ['get', 'patch']),
   rule(GROUP, [`${PLURAL}/finalizers`], ['update']),
   rule('', ['pods', 'services'], applied),
+  rule('discovery.k8s.io', ['endpointslices'], ['list', 'watch']),
   rule('networking.k8s.io', ['networkpolicies'], applied),
   rule('policy', ['poddisruptionbudgets'], applied),
   rule('batch', ['jobs'], applied),

@@ -8,6 +8,7 @@ export const CONDITION_TYPES = [
   'Drained',
   'ScalingActive',
   'MetricsServed',
+  'RouteReady',
   'Drifted',
   'Degraded',
   'Ready',
@@ -45,6 +46,8 @@ export const REASONS = {
   ScaledToZero:
     'Nothing was asked for idleTimeout; a request or the wake annotation starts one replica.',
   Waking: 'A wake signal came; the first replica starts.',
+  Routed: 'The Service leads to an engine.',
+  NoRoute: 'Replicas are ready, and the Service leads to none of them.',
   Served: 'The operator serves the queue depth at custom.metrics.k8s.io.',
   ForeignProvider: 'Another server owns custom.metrics.k8s.io; the operator scales by itself.',
   NotServed: 'The metrics API cannot be reached through the API server.',
@@ -84,6 +87,8 @@ export const REMEDIES: Partial<Record<Reason, string>> = {
     'Nothing: the operator scales by itself. To use the HPA, remove the other provider of custom.metrics.k8s.io.',
   NotServed:
     'See that the Service nvlm-operator-metrics leads to the operator, and that a NetworkPolicy lets the API server in.',
+  NoRoute:
+    'Nothing for some seconds. If it stays, see `kubectl get endpointslices -l kubernetes.io/service-name=NAME`, and that kube-controller-manager runs.',
   Repaired:
     'Change the NVLMDeployment or `spec.template` instead of the child, or set `driftPolicy: Report`.',
   Reported: 'Take the change back, or set `driftPolicy: Repair`.',

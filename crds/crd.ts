@@ -76,6 +76,16 @@ export const customResourceDefinition = {
           column('Age', '.metadata.creationTimestamp', 'Since its creation.', { type: 'date' }),
           column('Revision', '.status.currentRevision', 'Of the pods.', { priority: 1 }),
           column(
+            'Coldstart',
+            '.status.coldStart.duration',
+            'What the newest replica took from its creation until it was ready.',
+            { priority: 1 },
+          ),
+          column('Tok/s', '.status.tokensPerSecond', 'Generated tokens a second.', {
+            type: 'number',
+            priority: 1,
+          }),
+          column(
             'Model cached',
             '.status.conditions[?(@.type=="ModelCached")].message',
             'How far engines are with the model.',

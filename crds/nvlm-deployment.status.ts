@@ -1,6 +1,11 @@
 /** Schema of `status`. Written by the operator alone, so it states types and bounds and has no rules. */
 import { CONDITION_TYPES, type Condition, PHASES, REASONS } from './conditions.ts';
-import type { CapacityStatus, ModelStatus, NVLMDeploymentStatus } from './nvlm-deployment.ts';
+import type {
+  CapacityStatus,
+  ColdStartStatus,
+  ModelStatus,
+  NVLMDeploymentStatus,
+} from './nvlm-deployment.ts';
 import type { Schema } from './schema.ts';
 import { choice, objectOf } from './schema.ts';
 
@@ -61,6 +66,17 @@ export const statusSchema = objectOf<NVLMDeploymentStatus>('What is.', {
   selector: note('Label selector of the pods, for scale.', 512),
   currentRevision: note('Hash of the pod template that is being rolled out.', 64),
   queueDepth: count('Requests that wait, over all replicas.'),
+  tokensPerSecond: {
+    type: 'number',
+    description: 'Generated tokens a second over all replicas, a mean of half a minute.',
+    minimum: 0,
+  },
+  coldStart: objectOf<ColdStartStatus>('How the newest replica that became ready started.', {
+    pod: note('Its pod.', 253),
+    startedAt: time('When the pod was made.'),
+    seconds: count('From then until it was ready.'),
+    duration: note('The same for people.', 32),
+  }),
   lastActiveTime: time('When a request was last seen.'),
   lastWake: note('The wake annotation that was last acted on.', 256),
   capacity: objectOf<CapacityStatus>("What fits into the GPUs' memory.", {

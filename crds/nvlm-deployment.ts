@@ -189,6 +189,9 @@ export interface NVLMDeploymentStatus {
   readonly selector?: string;
   readonly currentRevision?: string;
   readonly queueDepth?: number;
+  /** Generated over all replicas, a mean of half a minute with two digits. */
+  readonly tokensPerSecond?: number;
+  readonly coldStart?: ColdStartStatus;
   /** When the last request was seen, RFC 3339; the idle time runs from it. */
   readonly lastActiveTime?: string;
   /** The wake annotation that was last acted on. */
@@ -197,6 +200,17 @@ export interface NVLMDeploymentStatus {
   readonly capacity?: CapacityStatus;
   readonly model?: ModelStatus;
   readonly endpoint?: string;
+}
+
+/** The start of the newest replica that became ready. */
+export interface ColdStartStatus {
+  readonly pod: string;
+  /** When the pod was made, RFC 3339. */
+  readonly startedAt: string;
+  /** From then until the pod was ready. */
+  readonly seconds: number;
+  /** `seconds` for people: `3m12s`. */
+  readonly duration: string;
 }
 
 export interface CapacityStatus {

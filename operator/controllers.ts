@@ -18,6 +18,7 @@ import type { OperatorMetrics } from './metrics.ts';
 import { NVLM_RESOURCE } from './nvlm/context.ts';
 import { groupIndex } from './nvlm/observe.ts';
 import type { PodObject } from './nvlm/pod.ts';
+import { type EndpointSlice, hasReadyEndpoint, serviceIndex } from './nvlm/route.ts';
 import type { ScrapeTarget } from './scaling/scraper.ts';
 
 export interface Watched {
@@ -25,6 +26,8 @@ export interface Watched {
   readonly pods: Store<PodObject>;
   /** Of the Jobs that describe models, indexed by 'describes'. */
   readonly describePods: Store<PodObject>;
+  /** Of Services of ours, indexed by 'service'. */
+  readonly endpointSlices: Store<EndpointSlice>;
   /** Also of optional kinds: those stores are empty while the cluster does not serve them. */
   readonly children: ReadonlyMap<string, Store<KubeObject>>;
   /** Kinds of children that the cluster may not serve. */
@@ -68,7 +71,12 @@ export function createWatched({
   const reflectors: { resource: string; reflector: Reflector<never> }[] = [];
   const createStore = <T extends KubeObject>(): Store<T> =>
     new Store<T>(
-      { owner: ownerIndex, describes: describesIndex, group: groupIndex },
+      {
+        owner: ownerIndex,
+        describes: describesIndex,
+        group: groupIndex,
+        service: serviceIndex,
+      },
       onListenerError,
     );
   const createReflector = <T extends KubeObject>(
@@ -114,6 +122,8 @@ export function createWatched({
     deployments: watch<NVLMDeployment & KubeObject>(NVLM_RESOURCE),
     pods: watch<PodObject>(RESOURCES.pod, `${LABELS.name} in (${ENGINE_NAME},${WORKER_NAME})`),
     describePods: watch<PodObject>(RESOURCES.pod, `${LABELS.name}=${DESCRIBE_NAME}`),
+    // They bear the labels of their Service.
+    endpointSlices: watch<EndpointSlice>(RESOURCES.endpointSlice, ours),
     children,
     optionalKinds,
     reflectors,
@@ -122,7 +132,7 @@ export function createWatched({
 
 /** Adds the key of the NVLMDeployment that a change is about. */
 export function connectQueue(
-  { deployments, pods, describePods, children }: Watched,
+  { deployments, pods, describePods, endpointSlices, children }: Watched,
   queue: WorkQueue,
 ): void {
   deployments.onChange(({ key, previous, current }) => {
@@ -146,6 +156,11 @@ export function connectQueue(
   describePods.onChange(({ previous, current }) => {
     const [key] = describesIndex((current ?? previous) as PodObject);
     if (key !== undefined) queue.add(key);
+  });
+  endpointSlices.onChange(({ previous, current }) => {
+    // Each pod that comes or goes changes its slice; only whether there is a way to any is told.
+    if (hasReadyEndpoint(previous) === hasReadyEndpoint(current)) return;
+    for (const key of serviceIndex((current ?? previous) as EndpointSlice)) queue.add(key);
   });
   for (const store of children.values()) store.onChange(addOwner);
 }

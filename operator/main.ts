@@ -105,6 +105,7 @@ const context: ControllerContext = {
   deployments: watched.deployments,
   pods: watched.pods,
   describePods: watched.describePods,
+  endpointSlices: watched.endpointSlices,
   describeTimeoutMs: options.describeTimeout,
   children: watched.children,
   expectations: new Expectations(),

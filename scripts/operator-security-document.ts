@@ -27,6 +27,8 @@ const reasons: Readonly<Record<string, string>> = {
     'Lets children name their NVLMDeployment as owner that blocks its deletion, where the cluster checks that.',
   'nvlm-operator core pods,services':
     'Engine pods and the Service before them. `delete`: pods that have drained, and pods of older revisions.',
+  'nvlm-operator discovery.k8s.io endpointslices':
+    'Reads whether the Service of an NVLMDeployment leads to an engine.',
   'nvlm-operator networking.k8s.io networkpolicies': 'One for each NVLMDeployment.',
   'nvlm-operator policy poddisruptionbudgets': 'One for each NVLMDeployment.',
   'nvlm-operator batch jobs': 'The Job that reads the model’s configuration.',

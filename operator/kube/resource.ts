@@ -99,6 +99,7 @@ export const RESOURCES = {
     'customresourcedefinitions',
     false,
   ),
+  endpointSlice: type('discovery.k8s.io', 'v1', 'EndpointSlice', 'endpointslices'),
   event: type('events.k8s.io', 'v1', 'Event', 'events'),
   horizontalPodAutoscaler: type(
     'autoscaling',

@@ -7,6 +7,7 @@ import type { KubeObject, ResourceType } from '../kube/resource.ts';
 import type { Store } from '../kube/store.ts';
 import type { DepthBook } from '../scaling/depth.ts';
 import type { PodObject } from './pod.ts';
+import type { EndpointSlice } from './route.ts';
 
 export const NVLM_RESOURCE: ResourceType = {
   group: 'serving.nvlm.dev',
@@ -33,6 +34,8 @@ export interface ControllerContext {
   readonly pods: Store<PodObject>;
   /** Child objects besides pods by kind, indexed by 'owner'. */
   readonly describePods: Store<PodObject>;
+  /** Of the deployments' Services, indexed by 'service'. */
+  readonly endpointSlices: Store<EndpointSlice>;
   /** How long a new deployment waits for the description of its model before it starts pods without. */
   readonly describeTimeoutMs: number;
   readonly children: ReadonlyMap<string, Store<KubeObject>>;

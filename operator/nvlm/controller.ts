@@ -21,8 +21,9 @@ import { type GroupsPlan, planGroups } from './groups.ts';
 import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
 import { carryOut } from './pods.ts';
+import { isSameStatus } from './same-status.ts';
 import { scale } from './scale.ts';
-import { isSameStatus, makeStatus, timeText } from './status.ts';
+import { makeStatus, timeText } from './status.ts';
 
 const cacheWaitMs = 200;
 const drainPollMs = 1000;
@@ -274,11 +275,14 @@ export class NVLMController {
     const status = makeStatus({
       deployment,
       pods: rolloutPods,
+      podObjects: seen.pods,
       revision,
       problems,
       accepted: feasibility.accepted,
       drifts,
       depth,
+      tokensPerSecond: seen.tokensPerSecond,
+      hasRoute: seen.hasRoute,
       loading,
       metrics: metricsState(),
       lastActiveTime: this.#lastActiveTime(seen),

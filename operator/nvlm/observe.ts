@@ -9,6 +9,7 @@ import type { ControllerContext } from './context.ts';
 import type { Leader } from './groups.ts';
 import { type PodObject, toRolloutPod } from './pod.ts';
 import type { RolloutPod } from './rollout.ts';
+import { hasReadyEndpoint } from './route.ts';
 
 export interface Observation {
   readonly key: string;
@@ -22,6 +23,9 @@ export interface Observation {
   /** Ours, if there is one. */
   readonly groupSet: GroupSet | undefined;
   readonly depth: Depth;
+  readonly tokensPerSecond: number | undefined;
+  /** The Service leads to an engine. */
+  readonly hasRoute: boolean;
   /** Keys of pods that are loading their model. */
   readonly loading: ReadonlyMap<string, EngineLoading>;
   /** Since a request was last seen by this process. */
@@ -73,6 +77,8 @@ export function observe(context: ControllerContext, key: string): Observation | 
     leaders,
     groupSet,
     depth: context.depths.depthOf(key),
+    tokensPerSecond: context.depths.tokensPerSecond(key),
+    hasRoute: context.endpointSlices.by('service', key).some(hasReadyEndpoint),
     loading: context.depths.loadingOf(key),
     idleMs: context.depths.idleMs(key),
     now,

@@ -6,8 +6,9 @@ import { splitKey } from '../kube/resource.ts';
 import { type Depth, toldFraction } from '../scaling/depth.ts';
 import type { EngineLoading } from '../scaling/scrape.ts';
 import type { Drift } from './children.ts';
+import { coldStartOf } from './cold-start.ts';
 import type { MetricsState } from './context.ts';
-import type { PodProblem } from './pod.ts';
+import type { PodObject, PodProblem } from './pod.ts';
 import type { RolloutPod } from './rollout.ts';
 
 /** A finding about one condition, before its time is known. */
@@ -20,12 +21,18 @@ export interface Finding {
 export interface StatusInput {
   readonly deployment: NVLMDeployment;
   readonly pods: readonly RolloutPod[];
+  /** The pods themselves, of groups too. */
+  readonly podObjects: readonly PodObject[];
   readonly revision: string;
   /** Of pods of the current revision, and of the API server about them. */
   readonly problems: readonly PodProblem[];
   readonly accepted: Finding;
   readonly drifts: readonly Drift[];
   readonly depth: Depth;
+  /** Undefined while it is not known; what was told stays then. */
+  readonly tokensPerSecond: number | undefined;
+  /** The Service leads to an engine. */
+  readonly hasRoute: boolean;
   /** Keys of pods that are loading their model. */
   readonly loading: ReadonlyMap<string, EngineLoading>;
   readonly metrics: MetricsState;
@@ -62,6 +69,8 @@ export function makeStatus(input: StatusInput): NVLMDeploymentStatus {
   );
   const wake = metadata.annotations?.[ANNOTATIONS.wake];
   const lastWake = spec.replicas > 0 ? wake : previous?.lastWake;
+  const { tokensPerSecond = previous?.tokensPerSecond } = input;
+  const coldStart = coldStartOf(input.podObjects, previous?.coldStart);
   const phase = phaseOf(input, findings, { readyReplicas, drainingReplicas, current });
   return {
     observedGeneration: metadata.generation,
@@ -77,6 +86,8 @@ export function makeStatus(input: StatusInput): NVLMDeploymentStatus {
     currentRevision: revision,
     queueDepth: depth.waiting,
     endpoint: `http://${metadata.name}.${metadata.namespace}.svc`,
+    ...(tokensPerSecond !== undefined && { tokensPerSecond }),
+    ...(coldStart !== undefined && { coldStart }),
     ...(lastActiveTime !== undefined && { lastActiveTime }),
     ...(lastWake !== undefined && { lastWake }),
     ...(capacity !== undefined && { capacity }),
@@ -107,6 +118,7 @@ function judge(input: StatusInput, counts: Counts): Findings {
   const worst = problems[0];
   const isDeleting = metadata.deletionTimestamp !== undefined;
   const isComplete = current.length === wanted && readyReplicas === wanted && outdated === 0;
+  const route = judgeRoute(input, servingReplicas);
   const progress = `${current.length} of ${wanted} replicas are of revision ${input.revision}, ${readyReplicas} of them ready; ${outdated} of older revisions`;
   return {
     Accepted: accepted,
@@ -128,6 +140,7 @@ function judge(input: StatusInput, counts: Counts): Findings {
         : no('Draining', `${drainingReplicas} replicas finish their streams`),
     ScalingActive: judgeScaling(deployment, input.metrics),
     MetricsServed: judgeMetrics(input.metrics),
+    RouteReady: route,
     Drifted:
       drifts.length === 0
         ? no('None', 'Nobody changed what this deployment owns')
@@ -150,11 +163,13 @@ function judge(input: StatusInput, counts: Counts): Findings {
         ? no(accepted.reason, accepted.message)
         : wanted === 0
           ? no('ScaledToZero', 'No replica is wanted')
-          : isComplete
-            ? yes('AllReady', `${readyReplicas} of ${wanted} replicas are ready`)
-            : worst !== undefined
-              ? no(worst.reason, worst.message)
-              : no(outdated > 0 ? 'RollingOut' : 'NotReady', progress),
+          : isComplete && route.status === 'False'
+            ? route
+            : isComplete
+              ? yes('AllReady', `${readyReplicas} of ${wanted} replicas are ready`)
+              : worst !== undefined
+                ? no(worst.reason, worst.message)
+                : no(outdated > 0 ? 'RollingOut' : 'NotReady', progress),
   };
 }
 
@@ -199,6 +214,16 @@ function judgeScaling({ spec }: NVLMDeployment, metrics: MetricsState): Finding 
     scalingReasons[metrics.status] ?? 'HorizontalPodAutoscaler',
     `Between ${Math.max(1, minReplicas)} and ${maxReplicas} replicas, at ${targetQueueDepth} waiting requests each`,
   );
+}
+
+function judgeRoute(
+  { deployment: { metadata }, hasRoute }: StatusInput,
+  servingReplicas: number,
+): Finding {
+  if (hasRoute) return yes('Routed', `The Service ${metadata.name} leads to ready replicas`);
+  return servingReplicas === 0
+    ? no('TooFewServing', 'No replica serves')
+    : no('NoRoute', `Replicas are ready, and the Service ${metadata.name} leads to none of them`);
 }
 
 function judgeMetrics({ status, message }: MetricsState): Finding {
@@ -260,31 +285,8 @@ function phaseOf(
   if (readyReplicas === 0 && findings.ModelCached.reason === 'Downloading') {
     return tell('Downloading', findings.ModelCached);
   }
+  if (findings.Ready.reason === 'NoRoute') return tell('Starting', findings.RouteReady);
   const isRollingOut = pods.some((pod) => pod.revision !== revision && !pod.isTerminating);
   if (isRollingOut || readyReplicas > 0) return tell('Updating', findings.Progressing);
   return { phase: current.length === 0 ? 'Pending' : 'Starting', reason: 'NotReady' };
-}
-
-/** Equal but for the times that would be new: such a status is not written. */
-export function isSameStatus(
-  a: NVLMDeploymentStatus | undefined,
-  b: NVLMDeploymentStatus,
-): boolean {
-  return a !== undefined && JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
-}
-
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) {
-    const items = value.map(sorted);
-    const hasTypes = items.every((item) => typeof (item as { type?: unknown })?.type === 'string');
-    return hasTypes
-      ? items.sort((a, b) => ((a as { type: string }).type < (b as { type: string }).type ? -1 : 1))
-      : items;
-  }
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, child]) => [key, sorted(child)]),
-  );
 }

@@ -4,6 +4,7 @@
  */
 import { type Clock, systemClock } from '../kube/clock.ts';
 import type { EngineFigures, EngineLoading } from './scrape.ts';
+import { Throughput } from './throughput.ts';
 
 const loadingStep = 0.05;
 
@@ -39,6 +40,7 @@ export class DepthBook {
   readonly #pods = new Map<string, Map<string, Entry>>();
   /** Deployment -> when a request was last seen, on the clock. */
   readonly #activeAt = new Map<string, number>();
+  readonly #throughput = new Throughput();
   #hasLooked = false;
 
   constructor(clock: Clock = systemClock) {
@@ -51,6 +53,9 @@ export class DepthBook {
     const previous = pods.get(pod);
     pods.set(pod, { figures, atMs: this.#clock.now(), isStale: false });
     this.#pods.set(deployment, pods);
+    if (figures.tokens !== undefined) {
+      this.#throughput.record(deployment, pod, figures.tokens, this.#clock.now());
+    }
     const isActive =
       figures.waiting + figures.running > 0 ||
       (previous?.figures !== undefined && figures.finished !== previous.figures.finished);
@@ -76,6 +81,7 @@ export class DepthBook {
       for (const pod of pods.keys()) {
         if (!present.get(deployment)?.has(pod)) pods.delete(pod);
       }
+      this.#throughput.keep(deployment, present.get(deployment) ?? new Set());
       if (pods.size === 0) this.#pods.delete(deployment);
     }
     const atMs = this.#clock.now();
@@ -91,6 +97,7 @@ export class DepthBook {
   forget(deployment: string): void {
     this.#pods.delete(deployment);
     this.#activeAt.delete(deployment);
+    this.#throughput.forget(deployment);
   }
 
   podFigures(deployment: string, pod: string): PodFigures | undefined {
@@ -119,6 +126,11 @@ export class DepthBook {
       isStale: !this.#hasLooked || entries.some(({ isStale }) => isStale),
       ageMs: Math.max(0, ...answers.map(({ atMs }) => this.#clock.now() - atMs)),
     };
+  }
+
+  /** Generated over all pods, a figure that changes every 30 s at most; undefined while nothing was watched for so long. */
+  tokensPerSecond(deployment: string): number | undefined {
+    return this.#throughput.of(deployment);
   }
 
   /** Milliseconds since a request was last seen; undefined when none was. */

@@ -6,6 +6,8 @@ export interface EngineFigures {
   readonly running: number;
   /** Requests that ended, ever: a change means that somebody asked. */
   readonly finished: number;
+  /** Generated, ever; undefined when the engine does not tell. */
+  readonly tokens?: number;
   /** Of an engine that answers and has no model yet. */
   readonly loading?: EngineLoading;
 }
@@ -21,6 +23,7 @@ const names = {
   waiting: 'vllm:num_requests_waiting',
   running: 'vllm:num_requests_running',
   finished: 'vllm:request_success_total',
+  tokens: 'vllm:generation_tokens_total',
 } as const;
 
 /** Name, label set and value of a sample; a label's value may hold braces, and quotes that are escaped. */
@@ -51,10 +54,12 @@ export function readFigures(text: string): EngineFigures {
     }
     return value;
   };
+  const tokens = sums.get(names.tokens);
   return {
     waiting: read(names.waiting),
     running: read(names.running),
     finished: sums.get(names.finished) ?? 0,
+    ...(tokens !== undefined && Number.isFinite(tokens) && { tokens }),
   };
 }
 

@@ -17,7 +17,7 @@ export interface ScraperOptions {
   readonly periodMs: number;
   readonly timeoutMs: number;
   readonly clock?: Clock;
-  /** After each round, with the deployments whose depth is another than before it, that lost or won all requests, or whose engines got on with loading. */
+  /** After each round, with the deployments whose depth is another than before it, that lost or won all requests, whose engines got on with loading, or whose tokens a second are told anew. */
   readonly onRound?: (deployments: ReadonlySet<string>) => void;
 }
 
@@ -46,7 +46,11 @@ export async function runScraper(
     for (const { deployment, pod } of present) {
       podsOf.set(deployment, (podsOf.get(deployment) ?? new Set()).add(pod));
     }
-    const look = (key: string) => ({ ...book.depthOf(key), loading: stepsOf(book, key) });
+    const look = (key: string) => ({
+      ...book.depthOf(key),
+      loading: stepsOf(book, key),
+      tokensPerSecond: book.tokensPerSecond(key),
+    });
     const before = new Map([...podsOf.keys()].map((key) => [key, look(key)]));
     book.expect(podsOf);
     const left = present.values();
@@ -64,10 +68,10 @@ export async function runScraper(
       }
     };
     await Promise.all(Array.from({ length: Math.min(PARALLEL, present.length) }, ask));
-    const changed = [...before].filter(([key, { waiting, running, loading }]) => {
+    const changed = [...before].filter(([key, { waiting, running, loading, tokensPerSecond }]) => {
       const after = look(key);
       const isOther = after.waiting !== waiting || (after.running === 0) !== (running === 0);
-      return isOther || after.loading !== loading;
+      return isOther || after.loading !== loading || after.tokensPerSecond !== tokensPerSecond;
     });
     if (!signal.aborted) onRound?.(new Set(changed.map(([key]) => key)));
     await pause(clock, Math.max(0, periodMs - (clock.now() - startedAt)), signal);

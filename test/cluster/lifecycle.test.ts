@@ -65,6 +65,11 @@ describe('an NVLMDeployment on a real control plane', {
     const { output } = await cluster.kubectl('get', 'nvlm', 'chat');
     assert.match(output, /MODEL +TP +READY +QUEUE +PHASE +REASON +AGE/);
     assert.match(output, /NVLM-D-72B +8 +2\/2 +0 +Ready +AllReady/);
+    const wide = await cluster.kubectl('get', 'nvlm', 'chat', '-o', 'wide');
+    assert.match(wide.output, /AGE +REVISION +COLDSTART +TOK\/S +MODEL CACHED +ENDPOINT/);
+    assert.match(wide.output, new RegExp(`${status?.currentRevision} +\\d+m?\\d*s `));
+    const route = status?.conditions?.find(({ type }) => type === 'RouteReady');
+    assert.equal(`${route?.status} ${route?.reason}`, 'True Routed');
   });
 
   test('an edit rolls out one pod after the other, and never serves with less than was promised', async () => {

@@ -148,10 +148,19 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
       path: objectPath(RESOURCES.horizontalPodAutoscaler, 'chat', 'default'),
     })) as { status: { desiredReplicas: number; conditions: { type: string; status: string }[] } };
     assert.equal(hpa.status.desiredReplicas, 2);
-    await deployments.until('chat', 'has two ready pods', ({ status }) => status?.ready === '2/2', {
-      timeoutMs: 120_000,
-      explain,
-    });
+    const wait = { timeoutMs: 120_000, explain };
+    await Promise.all([
+      deployments.until('chat', 'has two ready pods', ({ status }) => status?.ready === '2/2', wait),
+      deployments.until(
+        'chat',
+        'tells how many tokens a second it makes',
+        ({ status }) => (status?.tokensPerSecond ?? 0) > 0,
+        wait,
+      ),
+    ]);
+    assert.match(await kubectl('get', 'nvlm', 'chat', '-o', 'wide'), /COLDSTART +TOK\/S/);
+    const { status } = await deployments.get('chat');
+    assert.match(status?.coldStart?.duration ?? '', /^(\d+m)?\d+s$/);
     // Until streams are open that show how a pod drains.
     await deployments.patch('chat', { spec: { autoscaling: { minReplicas: 2 } } });
     for (const one of load) one.close();

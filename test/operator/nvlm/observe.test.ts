@@ -6,6 +6,7 @@ import { ownerIndex, Store } from '#operator/kube/store.ts';
 import type { ControllerContext } from '#operator/nvlm/context.ts';
 import { groupIndex, observe } from '#operator/nvlm/observe.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
+import { type EndpointSlice, serviceIndex } from '#operator/nvlm/route.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -61,14 +62,16 @@ function world(pods: readonly PodObject[], groupSet?: KubeObject) {
   if (groupSet !== undefined) groupSets.set(groupSet);
   for (const one of pods) podStore.set(one);
   const depths = new DepthBook(new FakeClock());
+  const endpointSlices = new Store<EndpointSlice>({ service: serviceIndex });
   const context = {
     deployments,
     pods: podStore,
+    endpointSlices,
     children: new Map([['LeaderWorkerSet', groupSets]]),
     depths,
     now: () => now,
   } as unknown as ControllerContext;
-  return { context, depths };
+  return { context, depths, endpointSlices };
 }
 
 test('a pod whose deletion is long overdue does not hold its replica’s place', () => {
@@ -121,4 +124,32 @@ test('a group counts once, by its leader; pods of another set are not looked at'
 test('a LeaderWorkerSet of the same name that somebody else made is not ours', () => {
   const { context } = world([], setOf('another', 2));
   assert.equal(observe(context, 'ns/chat')?.groupSet, undefined);
+});
+
+test('there is a way to the engines when some slice of their Service has an endpoint that is ready', () => {
+  const { context, endpointSlices } = world([pod('here')]);
+  const hasRoute = (...ready: (boolean | undefined)[]): boolean | undefined => {
+    endpointSlices.replace(
+      ready.map((one, i) => ({
+        apiVersion: 'discovery.k8s.io/v1',
+        kind: 'EndpointSlice',
+        metadata: {
+          name: `${i === 0 ? 'other' : 'chat'}-${i}`,
+          namespace: 'ns',
+          resourceVersion: String(++version),
+          labels: { 'kubernetes.io/service-name': i === 0 ? 'other' : 'chat' },
+        },
+        endpoints: [
+          { addresses: ['10.0.0.1'], conditions: one === undefined ? {} : { ready: one } },
+        ],
+      })),
+    );
+    return observe(context, 'ns/chat')?.hasRoute;
+  };
+  let version = 0;
+  assert.equal(hasRoute(), false);
+  assert.equal(hasRoute(true), false, 'of another Service');
+  assert.equal(hasRoute(true, false), false);
+  assert.equal(hasRoute(false, false, true), true);
+  assert.equal(hasRoute(false, undefined), true, 'not told is ready');
 });

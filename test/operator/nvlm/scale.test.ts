@@ -6,6 +6,7 @@ import { ownerIndex, Store } from '#operator/kube/store.ts';
 import { type ControllerContext, NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { groupIndex, observe } from '#operator/nvlm/observe.ts';
 import type { PodObject } from '#operator/nvlm/pod.ts';
+import { serviceIndex } from '#operator/nvlm/route.ts';
 import { scale } from '#operator/nvlm/scale.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
 import { OwnScaler } from '#operator/scaling/own.ts';
@@ -57,6 +58,7 @@ describe('a deployment that may sleep', () => {
     context = {
       client,
       pods,
+      endpointSlices: new Store({ service: serviceIndex }),
       children: new Map(),
       depths,
       deployments: new Store<NVLMDeployment & KubeObject>({ owner: ownerIndex }),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
 import { makeStatus, type StatusInput } from '#operator/nvlm/status.ts';
 import type { EngineLoading } from '#operator/scaling/scrape.ts';
 import { rolloutPod } from '../../support/rollout-world.ts';
@@ -12,15 +12,31 @@ const deployment = {
   spec: { replicas: 2, rollout: { maxSurge: 0, maxUnavailable: 1 } },
 } as NVLMDeployment;
 
-const tell = (ready: readonly boolean[], loading: Readonly<Record<string, EngineLoading>> = {}) => {
+const statusOf = (
+  ready: readonly boolean[],
+  {
+    loading = {},
+    hasRoute = true,
+    tokensPerSecond,
+    before,
+  }: {
+    readonly loading?: Readonly<Record<string, EngineLoading>>;
+    readonly hasRoute?: boolean;
+    readonly tokensPerSecond?: number;
+    readonly before?: NVLMDeploymentStatus;
+  } = {},
+): NVLMDeploymentStatus => {
   const input: StatusInput = {
-    deployment,
+    deployment: before === undefined ? deployment : { ...deployment, status: before },
     pods: ready.map((isReady, i) => rolloutPod(`chat-${i}`, 'r1', { isReady })),
+    podObjects: [],
     revision: 'r1',
     problems: [],
     accepted: { status: 'True', reason: 'Feasible', message: '' },
     drifts: [],
     depth: { waiting: 0, running: 0, isStale: false, ageMs: 0 },
+    tokensPerSecond,
+    hasRoute,
     loading: new Map(Object.entries(loading)),
     metrics: { status: 'served', message: '' },
     lastActiveTime: undefined,
@@ -28,7 +44,11 @@ const tell = (ready: readonly boolean[], loading: Readonly<Record<string, Engine
     model: undefined,
     now: new Date('2026-01-01T00:00:00Z'),
   };
-  const status = makeStatus(input);
+  return makeStatus(input);
+};
+
+const tell = (ready: readonly boolean[], loading: Readonly<Record<string, EngineLoading>> = {}) => {
+  const status = statusOf(ready, { loading });
   const condition = status.conditions?.find(({ type }) => type === 'ModelCached');
   return {
     phase: status.phase,
@@ -74,4 +94,45 @@ describe('what is told of the model', () => {
   test('is that it is there while replicas serve', () => {
     assert.equal(tell([true, true]).told, 'True Cached');
   });
+});
+
+describe('the way to the engines', () => {
+  const of = ({ conditions = [], phase, reason }: NVLMDeploymentStatus) => {
+    const show = (wanted: string) => {
+      const found = conditions.find(({ type }) => type === wanted);
+      return `${found?.status} ${found?.reason}`;
+    };
+    return { route: show('RouteReady'), ready: show('Ready'), phase: `${phase} ${reason}` };
+  };
+
+  test('is there when the Service leads to one', () => {
+    assert.deepEqual(of(statusOf([true, true])), {
+      route: 'True Routed',
+      ready: 'True AllReady',
+      phase: 'Ready AllReady',
+    });
+    assert.equal(of(statusOf([true, false])).route, 'True Routed');
+  });
+
+  test('is not there while nobody serves, which is no trouble of the way', () => {
+    const told = of(statusOf([false, false], { hasRoute: false }));
+    assert.equal(told.route, 'False TooFewServing');
+    assert.equal(told.ready, 'False NotReady');
+  });
+
+  test('makes replicas that nobody can reach not Ready', () => {
+    assert.deepEqual(of(statusOf([true, true], { hasRoute: false })), {
+      route: 'False NoRoute',
+      ready: 'False NoRoute',
+      phase: 'Starting NoRoute',
+    });
+  });
+});
+
+test('the tokens a second stay as they were told while a new operator has not watched for long enough', () => {
+  assert.equal(statusOf([true]).tokensPerSecond, undefined);
+  const before = statusOf([true], { tokensPerSecond: 120 });
+  assert.equal(before.tokensPerSecond, 120);
+  assert.equal(statusOf([true], { before }).tokensPerSecond, 120);
+  assert.equal(statusOf([true], { before, tokensPerSecond: 0 }).tokensPerSecond, 0);
 });

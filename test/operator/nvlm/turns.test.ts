@@ -67,9 +67,10 @@ class World {
   /** The watches catch up. */
   tell(): void {
     for (const object of this.#untold.splice(0)) {
-      const { deployments, pods, children } = this.watched;
+      const { deployments, pods, endpointSlices, children } = this.watched;
       if (object.kind === 'NVLMDeployment') deployments.set(object as never);
       else if (object.kind === 'Pod') pods.set(object as never);
+      else if (object.kind === 'EndpointSlice') endpointSlices.set(object);
       else children.get(object.kind)?.set(object);
     }
   }
@@ -91,6 +92,16 @@ class World {
     this.calls.push(`${method} ${what}`);
     if (method === 'POST' && what === 'pods') {
       const ready = [{ type: 'Ready', status: 'True' }];
+      this.put({
+        apiVersion: 'discovery.k8s.io/v1',
+        kind: 'EndpointSlice',
+        metadata: {
+          name: 'chat-1',
+          namespace: 'team',
+          labels: { 'kubernetes.io/service-name': 'chat' },
+        },
+        endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: true } }],
+      });
       return this.put({ ...(body as KubeObject), status: { phase: 'Running', conditions: ready } });
     }
     if (method === 'PATCH') {

@@ -15,9 +15,16 @@ describe('the figures of an engine', () => {
       'vllm:num_requests_waiting_total 99',
       'vllm:request_success_total{finished_reason="stop"} 10',
       'vllm:request_success_total{finished_reason="length"} 1e1',
+      'vllm:generation_tokens_total{model_name="a"} 700',
+      'vllm:generation_tokens_total{model_name="b"} 7',
       '',
     ].join('\n');
-    assert.deepEqual(readFigures(text), { waiting: 7, running: 2, finished: 20 });
+    assert.deepEqual(readFigures(text), {
+      waiting: 7,
+      running: 2,
+      finished: 20,
+      tokens: 707,
+    });
   });
 
   test('are refused when waiting or running is not told, or is no number: silence is not zero', () => {
