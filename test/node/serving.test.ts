@@ -150,7 +150,12 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     assert.equal(hpa.status.desiredReplicas, 2);
     const wait = { timeoutMs: 120_000, explain };
     await Promise.all([
-      deployments.until('chat', 'has two ready pods', ({ status }) => status?.ready === '2/2', wait),
+      deployments.until(
+        'chat',
+        'has two ready pods',
+        ({ status }) => status?.ready === '2/2',
+        wait,
+      ),
       deployments.until(
         'chat',
         'tells how many tokens a second it makes',
