@@ -1,7 +1,7 @@
 /** The container of an engine replica: its arguments, probes, and what it asks of a node. */
 import { durationMs } from './duration.ts';
 import type { Container } from './kube.ts';
-import { API_KEYS_PATH, API_KEYS_VOLUME, CACHE_PATH, PORTS } from './labels.ts';
+import { API_KEYS_PATH, API_KEYS_VOLUME, CACHE_PATH, CACHE_VOLUME, PORTS } from './labels.ts';
 import type { EngineProps } from './props.ts';
 import { CONTAINER_SECURITY } from './security.ts';
 
@@ -141,7 +141,7 @@ export function engineContainer(props: EngineProps, role: PodRole): Container {
     terminationMessagePolicy: 'FallbackToLogsOnError',
     securityContext: CONTAINER_SECURITY,
     volumeMounts: [
-      { name: 'models', mountPath: CACHE_PATH },
+      { name: CACHE_VOLUME, mountPath: CACHE_PATH },
       { name: 'shm', mountPath: '/dev/shm' },
       { name: 'tmp', mountPath: '/tmp' },
       ...(auth === undefined

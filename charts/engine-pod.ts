@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { API_VERSION, KIND } from '#crds/nvlm-deployment.ts';
 import { engineContainer, graceSeconds, type PodRole, shmGibibytes } from './engine-container.ts';
 import type { OwnerReference, Pod, PodTemplate } from './kube.ts';
-import { API_KEYS_VOLUME, engineLabels, LABELS, WORKER_NAME } from './labels.ts';
+import { API_KEYS_VOLUME, CACHE_VOLUME, engineLabels, LABELS, WORKER_NAME } from './labels.ts';
 import { mergePodSpec } from './merge.ts';
 import type { EngineProps } from './props.ts';
 import { VOLUME_SECURITY } from './security.ts';
@@ -75,7 +75,7 @@ export function enginePodTemplate(props: EngineProps, role: PodRole = 'serving')
     tolerations: [GPU_TAINT, ...(accelerator.tolerations ?? [])],
     ...(accelerator.runtimeClassName && { runtimeClassName: accelerator.runtimeClassName }),
     volumes: [
-      { name: 'models', ...cacheVolume(spec.model.cache) },
+      { name: CACHE_VOLUME, ...cacheVolume(spec.model.cache) },
       {
         name: 'shm',
         emptyDir: { medium: 'Memory', sizeLimit: `${shmGibibytes(parallelism.tensor)}Gi` },

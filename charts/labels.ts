@@ -34,6 +34,7 @@ export const DESCRIBE_NAME = 'nvlm-describe';
 export const PORTS = { engine: 8000, operatorHealth: 8080, metricsApi: 6443 } as const;
 /** Where the model cache is mounted in the engine's container. */
 export const CACHE_PATH = '/models';
+export const CACHE_VOLUME = 'models';
 export const API_KEYS_PATH = '/etc/nvlm/api-keys';
 export const API_KEYS_VOLUME = 'api-keys';
 

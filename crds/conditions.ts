@@ -26,6 +26,7 @@ export const REASONS = {
     'A replica of several pods needs the LeaderWorkerSet kind and its controller; the cluster lacks one of them.',
   InvalidTemplate: 'spec.template gives a pod that the API server refuses.',
   SecretMissing: 'A Secret that the spec names does not exist, lacks its key, or is empty.',
+  CacheUnusable: 'The engine may not write to the directory or claim of `model.cache`.',
   Downloading: 'Engines fetch the model.',
   Cached: 'The engines that answer have the model.',
   Available: 'At least as many replicas serve as the rollout must keep.',
@@ -73,6 +74,8 @@ export const REMEDIES: Partial<Record<Reason, string>> = {
   InvalidTemplate: 'Mend `spec.template`, or the object of the name that the message gives.',
   SecretMissing:
     'Create the Secret with the key that the message names, in the namespace of the NVLMDeployment. The pods find it by themselves, within five minutes; deleting them is quicker.',
+  CacheUnusable:
+    'Run the command that the message has on the node that it names, or give the claim to user 65532; the pods go on by themselves, within five minutes.',
   Downloading:
     'Wait; the message of `ModelCached` says how far each pod is (`kubectl nvlm status`, `kubectl get nvlm -o wide`).',
   TooFewServing: 'Look at the pods: `kubectl nvlm status` names what holds them.',

@@ -67,7 +67,7 @@ export async function ensureCacheEntry(
       return { manifest, fromCache: false };
     });
   } catch (error) {
-    throw asCheckpointError(error, directory, options.signal?.aborted === true);
+    throw await asCheckpointError(error, directory, options.signal?.aborted === true);
   }
 }
 
@@ -92,7 +92,11 @@ export async function syncToDisk(path: string): Promise<void> {
 }
 
 /** System errors of the cache directory in this layer's words; other errors unchanged. */
-function asCheckpointError(error: unknown, directory: string, isAborted: boolean): unknown {
+async function asCheckpointError(
+  error: unknown,
+  directory: string,
+  isAborted: boolean,
+): Promise<unknown> {
   if (error instanceof CheckpointError) return error;
   if (isAborted) {
     return new CheckpointError(
@@ -114,10 +118,27 @@ function asCheckpointError(error: unknown, directory: string, isAborted: boolean
     );
   }
   if (code === undefined) return error;
+  const mayNot = await tellRights(error, directory);
   return new CheckpointError(
     'CACHE_UNUSABLE',
-    `the model cache cannot be used (${error.message}); make it writable or set another cache directory`,
+    `the model cache cannot be used (${error.message}${mayNot}); make it writable or set another cache directory`,
     { file: directory },
     { cause: error },
   );
+}
+
+/** Who was refused and who may write, for an error that is about that; else nothing. */
+async function tellRights(error: NodeJS.ErrnoException, directory: string): Promise<string> {
+  const user = process.geteuid?.();
+  if ((error.code !== 'EACCES' && error.code !== 'EPERM') || user === undefined) return '';
+  // The first that is there is what refused.
+  for (let path = error.path ?? directory; ; path = dirname(path)) {
+    try {
+      const { uid, gid, mode } = await stat(path);
+      const rights = (mode & 0o7777).toString(8).padStart(4, '0');
+      return `: this process is user ${user}, and ${path} belongs to user ${uid} and group ${gid} with mode ${rights}`;
+    } catch {
+      if (path === dirname(path)) return '';
+    }
+  }
 }

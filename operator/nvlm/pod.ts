@@ -1,6 +1,7 @@
 /** A pod as the API server tells it, and what it means for its replica. */
 import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
 import type { KubeObject } from '../kube/resource.ts';
+import { findUnusableCache } from './pod-cache.ts';
 import { findEmptySecret, findMissingVariable } from './pod-secrets.ts';
 import type { RolloutPod } from './rollout.ts';
 
@@ -73,6 +74,7 @@ export type PodProblemReason =
   | 'CrashLoop'
   | 'NotReady'
   | 'SecretMissing'
+  | 'CacheUnusable'
   | 'LeaderWorkerSetMissing'
   | 'InvalidTemplate';
 export interface PodProblem {
@@ -103,11 +105,14 @@ export function findProblem(pod: PodObject): PodProblem | undefined {
     }
     const detail = state.waiting?.message ?? '';
     const ended = state.terminated ?? lastState.terminated;
+    const lastWords = (!state.running && ended?.message) || '';
     const missing =
       waiting === 'CreateContainerConfigError'
         ? findMissingVariable(pod, detail)
-        : findEmptySecret(pod, (!state.running && ended?.message) || '');
+        : findEmptySecret(pod, lastWords);
     if (missing !== undefined) return { reason: 'SecretMissing', message: missing };
+    const unusable = findUnusableCache(pod, lastWords);
+    if (unusable !== undefined) return { reason: 'CacheUnusable', message: unusable };
     if (waiting === 'CreateContainerConfigError' || waiting === 'CreateContainerError') {
       return {
         reason: 'InvalidTemplate',

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { withFileLock } from '#engine/weights/file-lock.ts';
 import { parseModelReference, resolveModel } from '#engine/weights/resolve.ts';
@@ -188,4 +188,41 @@ test('a path resolves to itself, a missing one is refused with the known forms',
     resolveModel(join(directory, 'nothing'), options),
   );
   assert.ok(!existsSync(options.cacheDirectory));
+});
+
+test('a cache of another user is refused with who may write to it, and read once it is filled', async (t) => {
+  const hub = await startFakeHub(t, FILES);
+  const cacheDirectory = join(temporaryDirectory(t), 'cache');
+  mkdirSync(cacheDirectory, { mode: 0o555 });
+  const resolve = () =>
+    resolveModel('hf://org/name', { cacheDirectory, hub: { endpoint: hub.endpoint } });
+  const us = process.geteuid?.() ?? 0;
+  const isRoot = us === 0;
+  // The temporary directory is ours alone, and root may write everywhere.
+  if (isRoot) chmodSync(dirname(cacheDirectory), 0o755);
+  const asOther = async (use: () => Promise<unknown>): Promise<void> => {
+    if (isRoot) process.seteuid?.(65532);
+    try {
+      await use();
+    } finally {
+      if (isRoot) process.seteuid?.(us);
+    }
+  };
+  const other = isRoot ? 65532 : us;
+  await asOther(() =>
+    refusesWith(
+      'CACHE_UNUSABLE',
+      [
+        'EACCES',
+        `this process is user ${other}, and ${cacheDirectory} belongs to user ${us} `,
+        'with mode 0555',
+      ],
+      resolve,
+    ),
+  );
+  chmodSync(cacheDirectory, 0o755);
+  await resolve();
+  chmodSync(cacheDirectory, 0o555);
+  await asOther(async () => assert.equal((await resolve()).fromCache, true));
+  chmodSync(cacheDirectory, 0o755);
 });

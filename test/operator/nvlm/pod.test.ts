@@ -33,6 +33,18 @@ const pod = (status: Status): PodObject => ({
 });
 const container = (more: Partial<Container>): PodObject =>
   pod({ phase: 'Pending', containerStatuses: [{ name: 'engine', ready: false, ...more }] });
+/** An engine that ends with `message`, its model cache in `volume`. */
+const endsWithCache = (volume: object, message: string): PodObject => {
+  const ended = container({ state: { terminated: { exitCode: 1, message } } });
+  const spec = {
+    nodeName: 'a100-3',
+    securityContext: { runAsUser: 65532, runAsGroup: 65532 },
+    volumes: [{ name: 'models', ...volume }],
+  };
+  return { ...ended, spec };
+};
+const refused = (what: string): string =>
+  `Load x\nCACHE_UNUSABLE: /models/${what}: cannot be used (EACCES: permission denied, mkdir)`;
 const waiting = (reason: string, message = ''): PodObject =>
   container({ state: { waiting: { reason, message } } });
 
@@ -89,6 +101,27 @@ const table: readonly (readonly [of: PodObject, reason: string | undefined, told
     /./,
   ],
   [
+    endsWithCache({ hostPath: { path: '/var/lib/models' } }, refused('one')),
+    'CacheUnusable',
+    /user 65532 may not write to \/var\/lib\/models of node a100-3.* chown -R 65532:65532 \/var\/lib\/models .*EACCES/,
+  ],
+  [
+    endsWithCache({ hostPath: { path: "/mnt/it's; rm" } }, refused('two')),
+    'CacheUnusable',
+    /chown -R 65532:65532 '\/mnt\/it'\\''s; rm' /,
+  ],
+  [
+    endsWithCache({ persistentVolumeClaim: { claimName: 'nfs' } }, refused('three')),
+    'CacheUnusable',
+    /may not write to claim nfs.*spec\.model\.cache\.pvc/,
+  ],
+  [
+    endsWithCache({ hostPath: { path: '/m' } }, 'CACHE_DISK_FULL: no room (ENOSPC)'),
+    undefined,
+    /./,
+  ],
+  [endsWithCache({ emptyDir: {} }, refused('emptied')), undefined, /./],
+  [
     waiting('CreateContainerConfigError', 'configmap "x" not found'),
     'InvalidTemplate',
     /configmap "x" not found/,
@@ -136,13 +169,16 @@ test('a pod that is being deleted is in no trouble', () => {
   assert.equal(findProblem({ ...going, metadata }), undefined);
 });
 
-test('the codes that tell of a Secret are codes of the engine', () => {
-  const text = readFileSync('operator/nvlm/pod-secrets.ts', 'utf8');
-  const codes = [...text.matchAll(/\b[A-Z]+(?:_[A-Z]+){2,}\b/g)]
+test('the codes that tell of a Secret or a cache are codes of the engine', () => {
+  const text = ['pod-secrets', 'pod-cache']
+    .map((name) => readFileSync(`operator/nvlm/${name}.ts`, 'utf8'))
+    .join('');
+  const others = ['API_KEYS_VOLUME', 'CACHE_VOLUME', 'NVLM_HF_TOKEN'];
+  const codes = [...text.matchAll(/\b[A-Z]+(?:_[A-Z]+)+\b/g)]
     .map(([code]) => code)
-    .filter((code) => !['API_KEYS_VOLUME', 'NVLM_HF_TOKEN'].includes(code));
+    .filter((code) => !others.includes(code));
   const errors = readFileSync('docs/errors.md', 'utf8');
-  assert.ok(codes.length >= 2);
+  assert.ok(codes.length >= 3);
   for (const code of codes) assert.ok(errors.includes(`| \`${code}\` |`), code);
 });
 
