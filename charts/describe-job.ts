@@ -3,20 +3,38 @@ import { createHash } from 'node:crypto';
 import { modelEnvironment, modelReference } from './engine-container.ts';
 import { cacheVolume, GPU_TAINT, ownerReference } from './engine-pod.ts';
 import type { KubeObject } from './kube.ts';
-import { CACHE_PATH, DESCRIBE_NAME, LABELS, OPERATOR_NAME } from './labels.ts';
+import { CACHE_PATH, CACHE_VOLUME, DESCRIBE_NAME, LABELS, OPERATOR_NAME } from './labels.ts';
 import type { EngineProps } from './props.ts';
 import { CONTAINER_SECURITY, VOLUME_SECURITY } from './security.ts';
 
-/** What a description depends on: another model, image or Secret is another Job, because a Job's pods cannot be changed. */
-export const describeJobName = (props: EngineProps): string => {
+/** A deployment of the longest name leaves room for four digits in the name of a Job. */
+const maxAttempt = 9999;
+
+/**
+ * What a description depends on: another model, image or Secret is another Job, because a Job's pods cannot be changed. Every attempt is
+ * a Job of its own, which has the number at the end of its name from the second on.
+ */
+export const describeJobName = (props: EngineProps, attempt = 1): string => {
   const { model } = props.spec;
   const parts = [modelReference(model), props.image, model.secretRef?.name, model.cache];
   const hash = createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 8);
-  return `${props.name}-describe-${hash}`;
+  return `${props.name}-describe-${hash}${attempt === 1 ? '' : `-${attempt}`}`;
 };
 
+/** Which attempt at the description `first` a Job's name says; undefined for a Job of another description. */
+export function describeAttempt(first: string, jobName: string): number | undefined {
+  if (jobName === first) return 1;
+  const [, number] = jobName.startsWith(first)
+    ? (/^-(\d+)$/.exec(jobName.slice(first.length)) ?? [])
+    : [];
+  return number === undefined ? undefined : Number(number);
+}
+
+/** After months of attempts the numbers, and the pauses with them, begin anew at the second. */
+export const nextAttempt = (attempt: number): number => (attempt < maxAttempt ? attempt + 1 : 2);
+
 /** Its pod answers with one line of JSON as termination message; needs no GPU and no rights. */
-export function describeJob(props: EngineProps): KubeObject {
+export function describeJob(props: EngineProps, attempt = 1): KubeObject {
   const { name, namespace, spec, image, imagePullPolicy } = props;
   const { model, accelerator } = spec;
   const labels = {
@@ -29,14 +47,14 @@ export function describeJob(props: EngineProps): KubeObject {
     apiVersion: 'batch/v1',
     kind: 'Job',
     metadata: {
-      name: describeJobName(props),
+      name: describeJobName(props, attempt),
       namespace,
       labels,
       ownerReferences: [ownerReference(props)],
     },
     spec: {
+      // No deadline: a pod that waits for a node, its image or a Secret goes on by itself, and one that runs gives up by itself.
       backoffLimit: 2,
-      activeDeadlineSeconds: 600,
       template: {
         metadata: { labels },
         spec: {
@@ -61,13 +79,13 @@ export function describeJob(props: EngineProps): KubeObject {
               securityContext: CONTAINER_SECURITY,
               terminationMessagePolicy: 'FallbackToLogsOnError',
               volumeMounts: [
-                { name: 'models', mountPath: CACHE_PATH },
+                { name: CACHE_VOLUME, mountPath: CACHE_PATH },
                 { name: 'tmp', mountPath: '/tmp' },
               ],
             },
           ],
           volumes: [
-            { name: 'models', ...cacheVolume(model.cache) },
+            { name: CACHE_VOLUME, ...cacheVolume(model.cache) },
             { name: 'tmp', emptyDir: {} },
           ],
         },

@@ -64,7 +64,7 @@ export type Reason = keyof typeof REASONS;
 /** What to do, for the reasons that ask for something. */
 export const REMEDIES: Partial<Record<Reason, string>> = {
   ModelUnknown:
-    'Nothing, if the model is right. `kubectl get jobs` shows the Job that reads its configuration, the message why it could not.',
+    'Nothing, if the model is right: the Job that reads its configuration is tried again 1, 2, 4 and so on up to 30 minutes after it failed; the message says why, and when next. To have it read at once, `kubectl delete job` the one that the message names.',
   InsufficientGpuMemory:
     'Change the number that the message names, or choose larger GPUs in `accelerator`.',
   PipelineUnsupported:

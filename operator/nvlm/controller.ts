@@ -1,5 +1,5 @@
 /** Reconciles one NVLMDeployment: observe, decide, apply, tell. Level-based: it is given a name, never an event. */
-import { describeJob, describeJobName } from '#charts/describe-job.ts';
+import { describeJob } from '#charts/describe-job.ts';
 import { drainSeconds } from '#charts/engine-container.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
 import { engineRevision } from '#charts/engine-pod.ts';
@@ -12,7 +12,7 @@ import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
 import { ChildApplier, type Drift, NameTakenError, RefusedError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE, scalesItself } from './context.ts';
-import { type Described, whatIsDescribed } from './describe.ts';
+import { type Description, whatIsDescribed } from './describe.ts';
 import { EventRecorder } from './events.ts';
 import { FailureBackoff } from './failure-backoff.ts';
 import { type Feasibility, judgeFeasibility } from './feasibility.ts';
@@ -82,7 +82,7 @@ export class NVLMController {
   async #serve(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
     const { deployment } = seen;
     const { expectations } = this.#context;
-    const described = this.#described(seen);
+    const { described, attempts } = this.#described(seen);
     const { leaderWorkerSet } = this.#context.available;
     const feasibility = judgeFeasibility(deployment, described, leaderWorkerSet);
     const props = this.#props(deployment, feasibility.weightsBytes);
@@ -99,7 +99,7 @@ export class NVLMController {
       drifts = await this.#children.applyAll(
         seen.key,
         deployment.metadata.uid,
-        this.#wantedObjects(props, described),
+        this.#wantedObjects(props, attempts),
         deployment.spec.driftPolicy,
         fence,
       );
@@ -151,7 +151,7 @@ export class NVLMController {
     const scaled = await scale(this.#context, this.#ownScaler, seen, fence);
     await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
-    const describedMs = described.state === 'waiting' ? described.lookAgainMs : undefined;
+    const describedMs = described.state === 'known' ? undefined : described.lookAgainMs;
     const times = [
       isMoving ? drainPollMs : undefined,
       waitMs,
@@ -169,7 +169,11 @@ export class NVLMController {
     const finalizers = deployment.metadata.finalizers ?? [];
     if (!finalizers.includes(FINALIZER)) return undefined;
     const { leaderWorkerSet } = this.#context.available;
-    const feasibility = judgeFeasibility(deployment, this.#described(seen), leaderWorkerSet);
+    const feasibility = judgeFeasibility(
+      deployment,
+      this.#described(seen).described,
+      leaderWorkerSet,
+    );
     const props = this.#props(deployment, feasibility.weightsBytes);
     const revision = engineRevision(props);
     const plan = this.#plan(seen, revision, 0);
@@ -205,20 +209,19 @@ export class NVLMController {
   }
 
   /** Without an HPA where it could not read the queue depth: the operator scales then. */
-  #wantedObjects(props: EngineProps, described: Described): readonly KubeObject[] {
+  #wantedObjects(props: EngineProps, attempts: Description['attempts']): readonly KubeObject[] {
     const hasHpa = !scalesItself(this.#context.metricsState());
-    const isRemembered = described.state === 'known' && described.isRemembered;
-    const describing = isRemembered ? [] : [describeJob(props)];
+    const describing = attempts.map((attempt) => describeJob(props, attempt));
     const objects = [...describing, ...engineObjects(props)] as readonly KubeObject[];
     return objects.filter(({ kind }) => hasHpa || kind !== 'HorizontalPodAutoscaler');
   }
 
-  #described({ key, deployment, now }: Observation): Described {
+  #described({ key, deployment, now }: Observation): Description {
     const { children, describePods, describeTimeoutMs } = this.#context;
     const props = this.#props(deployment, undefined);
-    const job = children.get('Job')?.get(`${props.namespace}/${describeJobName(props)}`);
+    const jobs = children.get('Job')?.by('owner', deployment.metadata.uid) ?? [];
     const pods = describePods.by('describes', key);
-    return whatIsDescribed(deployment, props, job, pods, now, describeTimeoutMs);
+    return whatIsDescribed(deployment, props, jobs, pods, now, describeTimeoutMs);
   }
 
   #props(deployment: NVLMDeployment, weightsBytes: number | undefined): EngineProps {

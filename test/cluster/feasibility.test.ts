@@ -2,12 +2,17 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import type { Condition } from '#crds/conditions.ts';
 import { objectPath, RESOURCES } from '#operator/kube/resource.ts';
 import { createNodes } from '../../scripts/cluster/nodes.ts';
 import { eventually } from '../../scripts/cluster/processes.ts';
 import { Deployments } from '../support/cluster/deployments.ts';
 import { describePods, endDescribeJob } from '../support/cluster/describe-jobs.ts';
-import { startTestCluster, type TestCluster } from '../support/cluster/operator.ts';
+import {
+  type OperatorProcess,
+  startTestCluster,
+  type TestCluster,
+} from '../support/cluster/operator.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 
 const config: unknown = JSON.parse(readFileSync('examples/nvlm-d-72b/config.json', 'utf8'));
@@ -17,10 +22,13 @@ describe('feasibility on a real control plane', { skip: noCluster(), timeout: 60
   let cluster: TestCluster;
   let deployments: Deployments;
 
+  const args = ['--describe-timeout=60s'];
+  let operator: OperatorProcess;
+
   before(async () => {
     // Without nodes the pods of Jobs wait: what a kubelet would report of them is written below.
     cluster = await startTestCluster({ nodes: [] });
-    await cluster.startOperator({ args: ['--describe-timeout=60s'] });
+    operator = await cluster.startOperator({ args });
     deployments = new Deployments(cluster.client);
   });
   after(() => cluster?.stop());
@@ -95,5 +103,56 @@ describe('feasibility on a real control plane', { skip: noCluster(), timeout: 60
     );
     assert.equal(seen.status?.model?.architecture, 'NVLM_D');
     await deployments.delete('tiny');
+  });
+
+  test('a description that failed is tried again, by another operator too, and what was started meanwhile stays', async () => {
+    // No node takes pods any more: see above.
+    const acceptedOf = async (): Promise<Condition | undefined> => {
+      const { status } = await deployments.get('unlucky');
+      return status?.conditions?.find(({ type }) => type === 'Accepted');
+    };
+    await deployments.create('unlucky');
+    const refusal = JSON.stringify({ error: 'DOWNLOAD_FAILED: no route' });
+    await eventually(
+      'the Job has failed for good',
+      async () => {
+        const failing = (await describers('unlucky')).some(
+          ({ status }) => status?.phase === 'Pending',
+        );
+        if (failing) await report('unlucky', refusal, 1);
+        return (await acceptedOf())?.message.includes('it is tried again at');
+      },
+      { timeoutMs: 120_000 },
+    );
+    const before = await acceptedOf();
+    assert.equal(before?.status, 'True');
+    assert.match(before?.message ?? '', /DOWNLOAD_FAILED: no route/);
+    const [pod] = await deployments.pods('unlucky');
+    assert.ok(pod, 'an engine may start without a description');
+
+    await operator.child.stop('SIGKILL');
+    operator = await cluster.startOperator({ args });
+    await eventually(
+      'another Job has a pod',
+      async () =>
+        (await describers('unlucky')).some(({ metadata }) =>
+          /-describe-[0-9a-f]{8}-2$/.test(metadata.labels?.['job-name'] ?? ''),
+        ),
+      { timeoutMs: 120_000 },
+    );
+    await eventually('the status tells of it', async () =>
+      (await acceptedOf())?.message.includes('tries again'),
+    );
+    const during = await acceptedOf();
+    assert.equal(during?.lastTransitionTime, before?.lastTransitionTime, 'it stayed accepted');
+    await report('unlucky', answer, 0);
+    await eventually('it is judged', async () => (await acceptedOf())?.reason === 'Feasible');
+    await eventually('no Job is left', async () => (await describers('unlucky')).length === 0);
+    const pods = await deployments.pods('unlucky');
+    assert.deepEqual(
+      pods.map(({ metadata }) => metadata.uid),
+      [pod.metadata.uid],
+    );
+    await deployments.delete('unlucky');
   });
 });

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { describeJob, describeJobName } from '#charts/describe-job.ts';
 import { engineRevision } from '#charts/engine-pod.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
-import type { KubeObject } from '#operator/kube/resource.ts';
-import { type Described, whatIsDescribed } from '#operator/nvlm/describe.ts';
+import type { Described } from '#operator/nvlm/describe.ts';
 import { judgeFeasibility, quantityBytes } from '#operator/nvlm/feasibility.ts';
-import type { PodObject } from '#operator/nvlm/pod.ts';
 
 const config: unknown = JSON.parse(readFileSync('examples/nvlm-d-72b/config.json', 'utf8'));
 const weightBytes = 158_759_186_688;
@@ -132,89 +129,5 @@ describe('feasibility', () => {
       undefined,
       undefined,
     ]);
-  });
-});
-
-describe('what is known of a model', () => {
-  const now = new Date('2026-11-24T10:00:00Z');
-  const one = deployment();
-  const name = describeJobName(propsOf(one));
-  const job = (ageSeconds: number): KubeObject =>
-    ({
-      metadata: { creationTimestamp: new Date(now.getTime() - ageSeconds * 1000).toISOString() },
-    }) as unknown as KubeObject;
-  const pod = (message: string | undefined, exitCode = 0, jobName = name): PodObject =>
-    ({
-      metadata: { labels: { 'job-name': jobName } },
-      status: {
-        containerStatuses: [{ name: 'describe', state: { terminated: { exitCode, message } } }],
-      },
-    }) as unknown as PodObject;
-  const look = (
-    subject: NVLMDeployment,
-    pods: PodObject[],
-    made: KubeObject | undefined = job(1),
-  ): Described => whatIsDescribed(subject, propsOf(subject), made, pods, now, 60_000);
-
-  test('the answer of the Job, and from then on the status', () => {
-    const answer = JSON.stringify({ config, weightBytes });
-    const ofJob = { state: 'known', of: name, isRemembered: false, config, weightBytes };
-    assert.deepEqual(look(one, [pod(answer)]), ofJob);
-    const able = JSON.stringify({ config, weightBytes, features: ['pipeline-over-pods', 7, 'Ä'] });
-    const told = look(one, [pod(able)]);
-    assert.deepEqual(told.state === 'known' && told.features, ['pipeline-over-pods']);
-    const status = { model: { of: name, config: JSON.stringify(config), weightBytes } };
-    assert.deepEqual(look(deployment({}, status), []), { ...ofJob, isRemembered: true });
-    const edited = deployment({ model: { ...one.spec.model, source: 'hf://other/model' } }, status);
-    assert.equal(look(edited, []).state, 'waiting', 'another source is another model');
-  });
-
-  test('no answer is waited for, but not for ever; a refusal is told; nonsense is no answer', () => {
-    assert.equal(look(one, [], undefined).state, 'waiting');
-    assert.equal(look(one, []).state, 'waiting');
-    assert.equal(look(one, [], job(61)).state, 'unknown');
-    const refused = look(one, [pod('{"error":"DOWNLOAD_FAILED: no route"}', 1)]);
-    assert.match(refused.state === 'unknown' ? refused.why : '', /DOWNLOAD_FAILED: no route/);
-    assert.equal(look(one, [pod('<html>')]).state, 'unknown');
-    assert.equal(look(one, [pod(undefined)]).state, 'unknown');
-    assert.equal(
-      look(one, [pod(JSON.stringify({ config, weightBytes }), 0, 'older')]).state,
-      'waiting',
-    );
-  });
-
-  test('a Job whose Secret is missing is waited for as long as it takes, and the Secret is named', () => {
-    const held = (reason: string, message: string): PodObject =>
-      ({
-        metadata: { name: 'd', namespace: 'default', labels: { 'job-name': name } },
-        spec: {},
-        status: {
-          containerStatuses: [{ name: 'describe', state: { waiting: { reason, message } } }],
-        },
-      }) as unknown as PodObject;
-    const noSecret = held('CreateContainerConfigError', 'secret "hub" not found');
-    const described = look(one, [noSecret], job(500));
-    assert.ok(described.state === 'waiting');
-    assert.equal(described.problem?.reason, 'SecretMissing');
-    assert.equal(described.lookAgainMs, undefined, 'its pod tells when it is there');
-    const noImage = held('ImagePullBackOff', 'x');
-    const waiting = look(one, [noImage], job(1));
-    assert.equal(waiting.state === 'waiting' && waiting.problem?.reason, 'ImagePull');
-    assert.equal(look(one, [noImage], job(61)).state, 'unknown', 'an image is no Secret');
-  });
-
-  test('another image, Secret or model is another Job, and its pod has no rights and no GPU', () => {
-    const { spec } = one;
-    const names = [
-      propsOf(one),
-      propsOf(one, { image: 'nvlm-engine:2' }),
-      propsOf(deployment({ model: { ...spec.model, secretRef: { name: 'hub' } } })),
-      propsOf(deployment({ model: { ...spec.model, revision: 'v2' } })),
-    ].map(describeJobName);
-    assert.equal(new Set(names).size, 4);
-    const text = JSON.stringify(describeJob(propsOf(one)));
-    assert.match(text, /"automountServiceAccountToken":false/);
-    assert.match(text, /"readOnlyRootFilesystem":true/);
-    assert.doesNotMatch(text, /"nvidia.com\/gpu":/);
   });
 });

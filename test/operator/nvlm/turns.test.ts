@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
 import { createWatched, type Watched } from '#operator/controllers.ts';
 import type { ApplyOptions, KubeClient, KubeRequest } from '#operator/kube/client.ts';
 import { Expectations } from '#operator/kube/expectations.ts';
-import type { KubeObject, ResourceType } from '#operator/kube/resource.ts';
+import { type KubeObject, keyOf, type ResourceType } from '#operator/kube/resource.ts';
 import { OperatorMetrics } from '#operator/metrics.ts';
 import type { ControllerContext } from '#operator/nvlm/context.ts';
 import { NVLMController } from '#operator/nvlm/controller.ts';
@@ -17,7 +18,9 @@ class World {
   readonly calls: string[] = [];
   readonly context: ControllerContext;
   #untold: KubeObject[] = [];
+  #untoldDeletions: KubeObject[] = [];
   #version = 0;
+  #aheadMs = 0;
 
   constructor() {
     const client: KubeClient = {
@@ -34,7 +37,8 @@ class World {
     this.context = {
       ...this.watched,
       client,
-      describeTimeoutMs: 0,
+      // The Job that describes the model is not waited for.
+      describeTimeoutMs: -1,
       expectations: new Expectations(),
       depths: new DepthBook(),
       metricsState: () => ({ status: 'off', message: '' }),
@@ -44,18 +48,31 @@ class World {
       operatorNamespace: 'nvlm-system',
       available: { podMonitor: false, leaderWorkerSet: false },
       identity: 'test',
-      // The Job that describes the model is waited for no more.
-      now: () => new Date(Date.now() + 5000),
+      now: () => this.now(),
       random: Math.random,
       log: () => {},
     };
+  }
+
+  now(): Date {
+    return new Date(Date.now() + this.#aheadMs);
+  }
+
+  advance(ms: number): void {
+    this.#aheadMs += ms;
+  }
+
+  /** Oldest first. */
+  jobs(): KubeObject[] {
+    const time = ({ metadata }: KubeObject): number => Date.parse(metadata.creationTimestamp ?? '');
+    return (this.watched.children.get('Job')?.list() ?? []).sort((a, b) => time(a) - time(b));
   }
 
   put(object: KubeObject): KubeObject {
     const resourceVersion = String(++this.#version);
     const metadata = {
       uid: `uid-${resourceVersion}`,
-      creationTimestamp: new Date().toISOString(),
+      creationTimestamp: this.now().toISOString(),
       ...object.metadata,
       resourceVersion,
     };
@@ -73,6 +90,9 @@ class World {
       else if (object.kind === 'EndpointSlice') endpointSlices.set(object);
       else children.get(object.kind)?.set(object);
     }
+    for (const object of this.#untoldDeletions.splice(0)) {
+      this.watched.children.get(object.kind)?.delete(object);
+    }
   }
 
   #deployment(): KubeObject {
@@ -83,7 +103,11 @@ class World {
 
   #apply(type: ResourceType, object: KubeObject, { subresource }: ApplyOptions): KubeObject {
     this.calls.push(`apply ${subresource ?? type.kind}`);
-    if (subresource !== 'status') return this.put(object);
+    if (subresource !== 'status') {
+      const live = this.watched.children.get(type.kind)?.get(keyOf(object));
+      const metadata = { ...live?.metadata, ...object.metadata };
+      return this.put({ ...live, ...object, metadata });
+    }
     return this.put({ ...this.#deployment(), status: object.status });
   }
 
@@ -103,6 +127,9 @@ class World {
         endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: true } }],
       });
       return this.put({ ...(body as KubeObject), status: { phase: 'Running', conditions: ready } });
+    }
+    if (method === 'DELETE') {
+      this.#untoldDeletions.push(...this.jobs().filter(({ metadata }) => metadata.name === what));
     }
     if (method === 'PATCH') {
       const deployment = this.#deployment();
@@ -161,6 +188,51 @@ describe('a turn of the reconcile', () => {
       (world.watched.deployments.get('team/chat') as { status?: { phase?: string } }).status?.phase,
       'Ready',
     );
+  });
+
+  test('tries a description that failed again, whichever operator comes, and writes nothing else meanwhile', async () => {
+    const world = new World();
+    const told = (): string => {
+      const [one] = world.watched.deployments.list() as { status?: NVLMDeploymentStatus }[];
+      const accepted = one?.status?.conditions?.find(({ type }) => type === 'Accepted');
+      return `${accepted?.status} ${one?.status?.phase}: ${accepted?.message}`;
+    };
+    let operator = new NVLMController(world.context);
+    /** The writes until none is left, and when to look again. */
+    const settle = async (): Promise<[string[], number | undefined]> => {
+      const writes: string[] = [];
+      for (;;) {
+        world.tell();
+        const waitMs = await operator.reconcile('team/chat', fence);
+        const turn = world.turn();
+        if (turn.length === 0) return [writes, waitMs];
+        writes.push(...turn);
+      }
+    };
+    world.put(deployment(1));
+    await settle();
+    for (const minutes of [1, 2, 4]) {
+      const job = world.jobs().at(-1);
+      assert.ok(job);
+      const lastTransitionTime = world.now().toISOString();
+      const failed = { type: 'Failed', status: 'True', message: 'it broke', lastTransitionTime };
+      world.put({ ...job, status: { conditions: [failed] } });
+      const [writes, waitMs] = await settle();
+      assert.deepEqual(
+        writes.map((write) => write.replace(/chat-describe-.*/, 'Job')),
+        minutes === 1 ? ['apply status'] : ['DELETE Job', 'apply status'],
+      );
+      assert.match(told(), /^True Ready: Job \S+: it broke; it is tried again at /);
+      assert.ok(waitMs !== undefined && waitMs > 0 && waitMs <= minutes * 60_000);
+      operator = new NVLMController(world.context);
+      await settle();
+      world.advance(minutes * 60_000 - 10_000);
+      assert.deepEqual((await settle())[0], [], 'nothing is written while it waits');
+      world.advance(10_000);
+      assert.deepEqual((await settle())[0], ['apply Job', 'apply status']);
+      assert.match(told(), /^True Ready: Job \S+: it broke; Job \S+ tries again$/);
+      assert.equal(world.jobs().length, 2);
+    }
   });
 
   test('is over before its events are written', async () => {

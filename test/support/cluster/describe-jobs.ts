@@ -17,7 +17,7 @@ export async function describePods(
   return list.items;
 }
 
-/** Ends the pods with a termination message, once there is one. */
+/** Ends the pods that have not ended yet with a termination message, once there is one. */
 export async function endDescribeJob(
   client: KubeClient,
   deployment: string,
@@ -25,7 +25,9 @@ export async function endDescribeJob(
   exitCode: number,
 ): Promise<void> {
   const pods = await eventually(`the Job of ${deployment} has a pod`, async () => {
-    const found = await describePods(client, deployment);
+    const found = (await describePods(client, deployment)).filter(
+      ({ status }) => status?.containerStatuses?.[0]?.state?.terminated === undefined,
+    );
     return found.length > 0 ? found : undefined;
   });
   const time = new Date().toISOString();
