@@ -408,6 +408,13 @@ export const specSchema = objectOf<NVLMDeploymentSpec>(
         rule: "self.parallelism.pipeline == 1 || self.batchPolicy.mode == 'Continuous'",
         message: 'a pipeline needs batchPolicy.mode Continuous; set that or pipeline 1',
       },
+      {
+        // Engines that refuse requests before the queue is as deep as the target never call for more replicas.
+        rule: '!has(self.autoscaling) || self.batchPolicy.maxQueuedRequests >= 2 * self.autoscaling.targetQueueDepth',
+        message:
+          'must be at least twice autoscaling.targetQueueDepth: a queue that is full sooner calls for no more replicas; raise it or lower the target',
+        fieldPath: '.batchPolicy.maxQueuedRequests',
+      },
     ],
   },
 );

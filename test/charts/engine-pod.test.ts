@@ -188,6 +188,15 @@ describe('the engine’s pod', () => {
     assert.deepEqual(volumes.find(({ name }) => name === 'tmp')?.emptyDir, { sizeLimit: '9Gi' });
   });
 
+  test('sleeps longer before it stops, for as long as the template says', () => {
+    const lifecycle = { preStop: { sleep: { seconds: 30 } } };
+    const own = { terminationGracePeriodSeconds: 160, containers: [{ name: 'engine', lifecycle }] };
+    const { spec: pod } = enginePodTemplate(props({ template: { spec: own } }));
+    assert.deepEqual(engineOf().lifecycle, { preStop: { sleep: { seconds: 5 } } });
+    assert.deepEqual(pod.containers[0]?.lifecycle, lifecycle);
+    assert.equal(pod.terminationGracePeriodSeconds, 160);
+  });
+
   test('its revision is the same for the same pod, and another for another', () => {
     const one = engineRevision(props());
     assert.equal(engineRevision(props()), one);

@@ -55,6 +55,10 @@ const accepted: Readonly<Record<string, Spec>> = {
   'a fractional queue timeout': withBatch({ queueTimeout: '1.5s' }),
   'no replica': { model: hub, replicas: 0 },
   'many replicas': { model: hub, replicas: 1000 },
+  'a queue of twice the target': {
+    ...withScaling({ maxReplicas: 2 }),
+    batchPolicy: { maxQueuedRequests: 32 },
+  },
   'scaling from one': withScaling({ maxReplicas: 8 }),
   'scaling from zero': withScaling({ minReplicas: 0, maxReplicas: 8, idleTimeout: '30m' }),
   'scaling with a behaviour of its own': withScaling({
@@ -187,6 +191,10 @@ const refused: Readonly<Record<string, readonly [Spec, RegExp]>> = {
   'scaling from above its end': [
     withScaling({ minReplicas: 5, maxReplicas: 2 }),
     /must not be above maxReplicas/,
+  ],
+  'a queue that is full before it calls for a replica': [
+    { ...withScaling({ maxReplicas: 2 }), batchPolicy: { maxQueuedRequests: 31 } },
+    /at least twice autoscaling\.targetQueueDepth/,
   ],
   'a target of nothing': [withScaling({ maxReplicas: 2, targetQueueDepth: 0 }), /targetQueueDepth/],
   'an idle timeout without zero': [
