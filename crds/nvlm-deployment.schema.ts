@@ -53,7 +53,7 @@ const cache = objectOf<ModelCacheSpec>(
     ),
     ephemeral: objectOf<NonNullable<ModelCacheSpec['ephemeral']>>(
       'A directory that lives as long as the pod.',
-      { size: quantity('Limit of its size.') },
+      { size: quantity('Limit of its size; none when absent.') },
     ),
   },
   {
@@ -71,7 +71,7 @@ const model = objectOf<ModelSpec>(
   'The model and how it is loaded.',
   {
     source: text('hf://org/name, pypi://name@version, or an absolute path inside the pod.', 512),
-    revision: text('Branch, tag or commit of an hf:// source.', 128, {
+    revision: text('Branch, tag or commit of an hf:// source; main when absent.', 128, {
       pattern: '^[A-Za-z0-9._/-]+$',
     }),
     servedName: text(
@@ -86,7 +86,11 @@ const model = objectOf<ModelSpec>(
       ['auto', 'float32', 'bfloat16', 'int8', 'int4'],
       { default: 'auto' },
     ),
-    maxModelLength: integer('Tokens of prompt and answer together.', 16, 1048576),
+    maxModelLength: integer(
+      'Tokens of prompt and answer together; what the model allows when absent.',
+      16,
+      1048576,
+    ),
     cache,
     secretRef: objectOf<NonNullable<ModelSpec['secretRef']>>(
       "A Secret whose key 'token' reads the model hub.",
@@ -161,7 +165,11 @@ const batchPolicy = objectOf<BatchPolicySpec>(
       { default: 'Continuous' },
     ),
     maxSequences: integer('Sequences that run at once.', 1, 1024, { default: 64 }),
-    maxBatchedTokens: integer('Tokens of one step.', 16, 65536),
+    maxBatchedTokens: integer(
+      "Tokens of one step; the engine's own default when absent, 2048.",
+      16,
+      65536,
+    ),
     maxQueuedRequests: integer('Requests that may wait; more are refused with 429.', 0, 100000, {
       default: 256,
     }),
@@ -196,13 +204,18 @@ const batchPolicy = objectOf<BatchPolicySpec>(
   },
 );
 
-const scalingRules = (description: string): Schema =>
+/** `window` is the HPA's own default, of rules that name none. */
+const scalingRules = (description: string, window: number): Schema =>
   objectOf<ScalingRules>(description, {
-    stabilizationWindowSeconds: integer('Seconds of history that the HPA looks at.', 0, 3600),
-    selectPolicy: choice('Which policy counts.', ['Max', 'Min', 'Disabled']),
+    stabilizationWindowSeconds: integer(
+      `Seconds of history that the HPA looks at; ${window} when absent from these rules.`,
+      0,
+      3600,
+    ),
+    selectPolicy: choice('Which policy counts; Max when absent.', ['Max', 'Min', 'Disabled']),
     policies: {
       type: 'array',
-      description: 'Limits of one step.',
+      description: "Limits of one step; the HPA's own when absent from these rules.",
       maxItems: 16,
       'x-kubernetes-list-type': 'atomic',
       items: objectOf<NonNullable<ScalingRules['policies']>[number]>(
@@ -229,8 +242,14 @@ const autoscaling = objectOf<AutoscalingSpec>(
       'Time without a request until 0 replicas, with minReplicas 0; 30m when absent.',
     ),
     behavior: objectOf<ScalingBehavior>('Passed on to the HorizontalPodAutoscaler.', {
-      scaleUp: scalingRules('How fast replicas are added.'),
-      scaleDown: scalingRules('How fast replicas are removed.'),
+      scaleUp: scalingRules(
+        'How fast replicas are added; when absent doubled every 30s, at once.',
+        0,
+      ),
+      scaleDown: scalingRules(
+        'How fast replicas are removed; when absent one every 120s, to the highest number of the last 600s.',
+        300,
+      ),
     }),
   },
   {
@@ -251,10 +270,14 @@ const autoscaling = objectOf<AutoscalingSpec>(
 );
 
 const toleration = objectOf<Toleration>('A toleration of a pod.', {
-  key: text('Key of the taint.', 316),
-  operator: choice('Exists or Equal.', ['Exists', 'Equal']),
+  key: text('Key of the taint; with Exists, every key when absent.', 316),
+  operator: choice('Exists or Equal; Equal when absent.', ['Exists', 'Equal']),
   value: { type: 'string', description: 'Value of the taint.', maxLength: 63 },
-  effect: choice('Effect of the taint.', ['NoSchedule', 'PreferNoSchedule', 'NoExecute']),
+  effect: choice('Effect of the taint; every effect when absent.', [
+    'NoSchedule',
+    'PreferNoSchedule',
+    'NoExecute',
+  ]),
   tolerationSeconds: { type: 'integer', format: 'int64', description: 'For NoExecute.' },
 });
 
@@ -263,7 +286,8 @@ const accelerator = objectOf<AcceleratorSpec>(
   {
     product: {
       type: 'array',
-      description: 'Values of the node label nvidia.com/gpu.product.',
+      description:
+        'Values of the node label nvidia.com/gpu.product; those of the A100 when absent.',
       minItems: 1,
       maxItems: 16,
       'x-kubernetes-list-type': 'set',
@@ -379,7 +403,7 @@ export const specSchema = objectOf<NVLMDeploymentSpec>(
       'How pods leave.',
       {
         timeout: duration(
-          'How long streams may go on once their pod is to go; from the batch policy when absent.',
+          'How long streams may go on once their pod is to go. When absent 0.12 s for each token of model.maxModelLength (4096 where that is absent too), between 60s and 15m.',
         ),
       },
       {

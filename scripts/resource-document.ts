@@ -1,5 +1,13 @@
 /** docs/resource.md, from the schema and the condition tables of the custom resource. */
-import { CONDITION_TYPES, PHASES, REASONS, REMEDIES, type Reason } from '#crds/conditions.ts';
+import {
+  CONDITION_MEANINGS,
+  CONDITION_TYPES,
+  PHASE_MEANINGS,
+  PHASES,
+  REASONS,
+  REMEDIES,
+  type Reason,
+} from '#crds/conditions.ts';
 import { specSchema } from '#crds/nvlm-deployment.schema.ts';
 import { statusSchema } from '#crds/nvlm-deployment.status.ts';
 import type { Schema } from '#crds/schema.ts';
@@ -59,6 +67,12 @@ function rows(schema: Schema, path: string): string[] {
 const table = (schema: Schema): string =>
   `| field | type | default | limits | meaning |\n|---|---|---|---|---|\n${rows(schema, '').join('\n')}\n`;
 
+function conditionRow(type: (typeof CONDITION_TYPES)[number]): string {
+  const { holds, healthy, reasons } = CONDITION_MEANINGS[type];
+  const list = reasons.map((reason) => `\`${reason}\``).join(', ');
+  return `| \`${type}\` | ${holds} | ${healthy === undefined ? 'either' : `\`${healthy}\``} | ${list} |`;
+}
+
 export const resourceMarkdown = (): string => `# NVLMDeployment
 
 Generated from \`crds/\` by \`node scripts/documents.ts\`. \`kubectl explain nvlm.spec\` shows the same in a cluster.
@@ -73,7 +87,15 @@ ${table(specSchema)}
 ${table(statusSchema)}
 ## Conditions
 
-\`Ready\` sums the others up. Types: ${CONDITION_TYPES.map((type) => `\`${type}\``).join(', ')}. Phases: ${PHASES.map((phase) => `\`${phase}\``).join(', ')}.
+The columns PHASE and REASON of \`kubectl get nvlm\` say the state in two words; the conditions say it by aspects, each with a reason and a message (\`kubectl describe nvlm NAME\`, \`kubectl nvlm status NAME\`).
+
+| condition | \`True\` means | while all is well | reasons |
+|---|---|---|---|
+${CONDITION_TYPES.map(conditionRow).join('\n')}
+
+| phase | what it tells |
+|---|---|
+${PHASES.map((phase) => `| \`${phase}\` | ${PHASE_MEANINGS[phase]} |`).join('\n')}
 
 | reason | what it tells | what to do |
 |---|---|---|

@@ -26,11 +26,13 @@ export interface Node {
 }
 
 const lastEvents = 5;
-/** The scheduler's messages are long; `kubectl describe` has them whole. */
+/** The scheduler's messages are long, an engine's last words are several lines; `kubectl describe` has them whole. */
 const longestMessage = 160;
 
-const cut = (message: string): string =>
-  message.length <= longestMessage ? message : `${message.slice(0, longestMessage)}…`;
+function cut(message: string): string {
+  const line = message.trim().replaceAll(/\s*\n\s*/g, ' ');
+  return line.length <= longestMessage ? line : `${line.slice(0, longestMessage)}…`;
+}
 
 export function deploymentTree({ deployment, pods, children, events }: Seen): Node {
   const { metadata, spec, status = {} } = deployment;
