@@ -1,0 +1,153 @@
+/** What the bench of the operator works on: engines that answer for all pods, the operator's process, and what is read of all. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { constants, setPriority } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { OPERATOR_ENVIRONMENT } from '#charts/operator-objects.ts';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import type { KubeClient } from '#operator/kube/client.ts';
+import {
+  collectionPath,
+  type KubeList,
+  type KubeObject,
+  RESOURCES,
+} from '#operator/kube/resource.ts';
+import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
+import type { ControlPlane } from '../scripts/cluster/control-plane.ts';
+import { grantOperatorAccess, operatorKubeconfig } from '../scripts/cluster/operator-account.ts';
+import { type Child, eventually, startChild } from '../scripts/cluster/processes.ts';
+
+const NAMESPACE = 'nvlm-system';
+const POD_NETWORK = '10.252.0.0/16';
+const ENGINE_PORT = 8000;
+const PARALLEL = 4;
+export const nameOf = (index: number): string => `bench-${index}`;
+
+/** One server answers for the engines of all pods: every address of their network is this machine. */
+export async function startEngines(): Promise<Server> {
+  const route = spawnSync('ip', ['route', 'replace', 'local', POD_NETWORK, 'dev', 'lo']);
+  if (route.status !== 0) throw new Error(`ip route needs root: ${route.stderr}`);
+  const figures = ['vllm:num_requests_waiting', 'vllm:num_requests_running']
+    .map((name) => `${name}{model_name="m"} 0\n`)
+    .join('');
+  const server = createServer((request, response) => {
+    response.end(request.url === '/metrics' ? figures : '{}');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(ENGINE_PORT, '0.0.0.0', 4096, resolve);
+  });
+  return server;
+}
+
+/** Under the rights of an installation, with the options of one. */
+export async function startOperator(plane: ControlPlane): Promise<{ child: Child; url: string }> {
+  await grantOperatorAccess(plane.client, NAMESPACE);
+  const kubeconfig = await operatorKubeconfig(plane, NAMESPACE, 7200);
+  const child = startChild(
+    'operator',
+    process.execPath,
+    [
+      join(import.meta.dirname, '../operator/main.ts'),
+      `--kubeconfig=${kubeconfig}`,
+      '--port=0',
+      '--metrics-api=none',
+      '--image-pull-policy=Never',
+      '--describe-timeout=1s',
+    ],
+    {
+      logFile: join(plane.folder, 'log/operator.log'),
+      env: { NODE_EXTRA_CA_CERTS: '', ...OPERATOR_ENVIRONMENT },
+    },
+  );
+  const url = await eventually(
+    'the operator listens',
+    () => /listening on (http:\/\/\S+?)"/.exec(child.tail(10_000))?.[1] ?? '',
+    { explain: () => child.tail() },
+  );
+  return { child, url: url.replace('0.0.0.0', '127.0.0.1') };
+}
+
+/** Calls `work` for 0 .. count - 1, a few at a time. */
+export async function inParallel(
+  count: number,
+  work: (index: number) => Promise<unknown>,
+): Promise<void> {
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < count) await work(next++);
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, lane));
+}
+
+const list = async (client: KubeClient): Promise<readonly NVLMDeployment[]> => {
+  const path = collectionPath(NVLM_RESOURCE, 'default');
+  const { items } = (await client.request({ method: 'GET', path })) as {
+    readonly items: readonly NVLMDeployment[];
+  };
+  return items;
+};
+
+/** Seconds until every deployment satisfies `test`. */
+export async function untilAll(
+  client: KubeClient,
+  count: number,
+  test: (deployment: NVLMDeployment) => boolean,
+  progress: (done: number) => void,
+  timeoutSeconds = 1800,
+): Promise<number> {
+  const startedAt = performance.now();
+  for (;;) {
+    const done = (await list(client)).filter(test).length;
+    progress(done);
+    const seconds = (performance.now() - startedAt) / 1000;
+    if (done === count) return seconds;
+    if (seconds > timeoutSeconds) {
+      throw new Error(`${done} of ${count} deployments after ${Math.round(seconds)} s`);
+    }
+    await sleep(Math.min(5000, 200 + count));
+  }
+}
+
+/** Versions of all that the operator may write: equal sums, no write. */
+export async function versions(client: KubeClient): Promise<string> {
+  const kinds = ['pod', 'service', 'podDisruptionBudget', 'networkPolicy'] as const;
+  const types = [NVLM_RESOURCE, ...kinds.map((kind) => RESOURCES[kind])];
+  const parts = [];
+  for (const type of types) {
+    const path = collectionPath(type, 'default');
+    const { items } = (await client.request({ method: 'GET', path })) as KubeList<KubeObject>;
+    parts.push(...items.map(({ metadata }) => metadata.resourceVersion));
+  }
+  return parts.join(' ');
+}
+
+export function processFigures({ process: { pid } }: Child): {
+  rss: number;
+  peak: number;
+  cpu: number;
+} {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const mebibytes = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) / 1024;
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return {
+    rss: mebibytes('VmRSS'),
+    peak: mebibytes('VmHWM'),
+    cpu: (Number(fields[11]) + Number(fields[12])) / 100,
+  };
+}
+
+/**
+ * The parts that stand for machines of their own, thousands of kubelets and the controllers, take the cores only when API server, etcd and
+ * operator leave them: the cluster that is measured has more than the cores of this machine.
+ */
+export function yieldCores(plane: ControlPlane): void {
+  for (const [name, part] of plane.parts) {
+    const { pid } = part.process;
+    if (name === 'etcd' || name === 'kube-apiserver' || pid === undefined) continue;
+    setPriority(pid, constants.priority.PRIORITY_LOW);
+  }
+}
