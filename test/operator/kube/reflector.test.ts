@@ -279,13 +279,13 @@ describe('a reflector stays equal to an API server that', () => {
   });
 
   test('says nothing but bookmarks: the watch is kept, and how old the last word is is known', async () => {
-    const reflector = start();
+    const reflector = start({ inactivityMs: 800 });
     assert.equal(reflector.lastEventAgeMs, undefined);
     await reflector.synced;
     await until('watches', () => server.count('watch') === 1);
     const bookmark = { type: 'BOOKMARK', object: { metadata: { resourceVersion: '200' } } };
-    for (let i = 0; i < 10; i++) {
-      await sleep(60);
+    for (let i = 0; i < 30; i++) {
+      await sleep(40);
       server.broadcast(`${JSON.stringify(bookmark)}\n`);
     }
     assert.equal(server.count('watch'), 1);

@@ -17,7 +17,7 @@ export async function describePods(
   return list.items;
 }
 
-/** Ends the pods that have not ended yet with a termination message, once there is one. */
+/** Gives the pods that have not said anything a termination message, once there is one; KWOK ends pods without a word. */
 export async function endDescribeJob(
   client: KubeClient,
   deployment: string,
@@ -26,7 +26,7 @@ export async function endDescribeJob(
 ): Promise<void> {
   const pods = await eventually(`the Job of ${deployment} has a pod`, async () => {
     const found = (await describePods(client, deployment)).filter(
-      ({ status }) => status?.containerStatuses?.[0]?.state?.terminated === undefined,
+      ({ status }) => !status?.containerStatuses?.[0]?.state?.terminated?.message,
     );
     return found.length > 0 ? found : undefined;
   });
