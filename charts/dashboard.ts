@@ -43,6 +43,11 @@ const quantiles = (metric: string, shares: readonly number[], selector = engines
     expr: `histogram_quantile(${share}, ${sumBy('le', rate(`${metric}_bucket`, selector))})`,
     legend: `p${share * 100}`,
   }));
+/** Of a gauge of NVLMDeployments, which every replica of the operator tells. */
+const told = (metric: string, legend = '{{name}}'): Query => ({
+  expr: `max by (namespace, name) (nvlm_deployment_${metric}{${deployments}})`,
+  legend,
+});
 const byDeployment = (of: string): Query => ({
   expr: sumBy(deploymentLabel, of),
   legend: `{{${deploymentLabel}}}`,
@@ -58,7 +63,7 @@ const ROWS: readonly Row[] = [
         description:
           'The sum that the HPA divides by targetQueueDepth. Long above it: replicas are at maxReplicas, or still loading.',
         unit: 'short',
-        queries: [{ expr: `nvlm_deployment_queue_depth{${deployments}}`, legend: '{{name}}' }],
+        queries: [told('queue_depth')],
       },
       {
         title: 'Running requests',
@@ -68,10 +73,42 @@ const ROWS: readonly Row[] = [
         queries: [byDeployment(`vllm:num_requests_running{${engines}}`)],
       },
       {
-        title: 'Ready replicas',
-        description: 'Replicas of the current revision that answer.',
+        title: 'Replicas',
+        description:
+          'Serving counts every revision. Below desired for long: look at the conditions beside it.',
         unit: 'short',
-        queries: [{ expr: `nvlm_deployment_ready_replicas{${deployments}}`, legend: '{{name}}' }],
+        queries: [
+          told('desired_replicas', '{{name}} desired'),
+          told('serving_replicas', '{{name}} serving'),
+          told('draining_replicas', '{{name}} draining'),
+        ],
+      },
+      {
+        title: 'Phases',
+        description: 'NVLMDeployments in each. docs/resource.md tells what each means.',
+        unit: 'short',
+        stacked: true,
+        queries: [
+          {
+            expr: sumBy(
+              'phase',
+              `max by (namespace, name, phase) (nvlm_deployment_phase{${deployments}})`,
+            ),
+            legend: '{{phase}}',
+          },
+        ],
+      },
+      {
+        title: 'In trouble',
+        description:
+          'Deployments that are degraded or refused, with the reason. What to do: docs/resource.md.',
+        unit: 'short',
+        queries: [
+          {
+            expr: `max by (namespace, name, reason) (nvlm_deployment_condition{${deployments},type="Degraded",status="True"} or nvlm_deployment_condition{${deployments},type="Accepted",status="False"})`,
+            legend: '{{name}} {{reason}}',
+          },
+        ],
       },
       {
         title: 'Finished requests',

@@ -1,5 +1,6 @@
 /** What the operator tells of its present state at /metrics, read when it is scraped. */
 import type { Watched } from './controllers.ts';
+import { registerDeploymentGauges } from './deployment-gauges.ts';
 import type { ConcurrencyLimit } from './kube/concurrency-limit.ts';
 import type { OptionalKinds } from './kube/discovery.ts';
 import type { WorkQueue } from './kube/queue.ts';
@@ -53,24 +54,5 @@ export function registerGauges(
         (reflector.lastEventAgeMs ?? 0) / 1000,
       ]),
   );
-  const perDeployment = <T>(read: (key: string, ready: number) => T) =>
-    watched.deployments
-      .list()
-      .map(
-        ({ metadata: { namespace, name }, status }) =>
-          [{ namespace, name }, read(`${namespace}/${name}`, status?.readyReplicas ?? 0)] as const,
-      );
-  const labels = ['namespace', 'name'] as const;
-  metrics.gauge('nvlm_deployment_queue_depth', 'Requests that wait', labels, () =>
-    perDeployment((key) => depths.depthOf(key).waiting),
-  );
-  metrics.gauge(
-    'nvlm_deployment_queue_depth_is_stale',
-    '1 while some engine has not said lately, or never, what waits',
-    labels,
-    () => perDeployment((key) => (depths.depthOf(key).isStale ? 1 : 0)),
-  );
-  metrics.gauge('nvlm_deployment_ready_replicas', 'Ready replicas', labels, () =>
-    perDeployment((_key, ready) => ready),
-  );
+  registerDeploymentGauges(metrics, watched.deployments, depths);
 }

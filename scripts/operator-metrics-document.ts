@@ -27,7 +27,18 @@ const uses: Readonly<Record<string, string>> = {
   nvlm_deployment_queue_depth: 'What the HPA is given.',
   nvlm_deployment_queue_depth_is_stale:
     '1 for long: an engine is silent. Nothing is scaled to zero meanwhile, and its last number counts.',
-  nvlm_deployment_ready_replicas: 'Against `spec.replicas`.',
+  nvlm_deployment_running_requests:
+    'Near `batchPolicy.maxSequences` times the serving replicas: the batches are full, and requests begin to wait.',
+  nvlm_deployment_desired_replicas: 'Set by you, the HPA, or the operator between 0 and 1.',
+  nvlm_deployment_ready_replicas:
+    'Below `nvlm_deployment_desired_replicas` for long: the condition `Degraded` has the reason.',
+  nvlm_deployment_serving_replicas:
+    '0 while replicas are desired: nobody is served. During a rollout it counts old and new ones.',
+  nvlm_deployment_draining_replicas: 'Above 0 for `drain.timeout` at most.',
+  nvlm_deployment_phase:
+    'Which are `Degraded` or `Failed`. Phases: [resource.md](resource.md#conditions).',
+  nvlm_deployment_condition:
+    'By type, status and reason: [resource.md](resource.md#conditions). A status that does not hold has no series, so ask for what is, `{type="Ready",status!="True"}`, not for `== 0`.',
 };
 
 interface Described {
@@ -92,8 +103,8 @@ Histograms have buckets from 1 ms to 30 s.
 
 ## Alerts that are worth a page
 
-    # Nobody leads.
-    sum(nvlm_operator_is_leader) < 1
+    # Nobody leads, or no operator is scraped.
+    sum(nvlm_operator_is_leader) < 1 or absent(nvlm_operator_is_leader)
     # The operator is behind.
     max(nvlm_operator_queue_oldest_seconds) > 60
     # Reconciles fail.
@@ -101,8 +112,17 @@ Histograms have buckets from 1 ms to 30 s.
     # The API server refuses what the operator does: rights are missing.
     sum(rate(nvlm_operator_api_call_seconds_count{code="403"}[10m])) > 0
     # An engine is silent.
-    nvlm_deployment_queue_depth_is_stale == 1
+    max by (namespace, name) (nvlm_deployment_queue_depth_is_stale) == 1
+    # Nobody is served, though somebody should be.
+    max by (namespace, name) (nvlm_deployment_serving_replicas) == 0 and max by (namespace, name) (nvlm_deployment_desired_replicas) > 0
+    # A replica is in trouble, or the spec cannot work; the label says why.
+    max by (namespace, name, reason) (nvlm_deployment_condition{type="Degraded",status="True"} or nvlm_deployment_condition{type="Accepted",status="False"}) == 1
 
-Each for ten minutes. Health: \`/healthz\` answers as long as the process serves, \`/readyz\` once everything is listed. Logs are one JSON object a line.
+Each for ten minutes. Every replica of the operator tells all of \`nvlm_deployment_*\`, hence \`max by\`: a sum counts twice. They are about twenty series a deployment.
+Share of the last day that each was \`Ready\`:
+
+    count_over_time(nvlm_deployment_phase{phase="Ready"}[1d]) / ignoring(phase) sum without (phase) (count_over_time(nvlm_deployment_phase[1d]))
+
+Health: \`/healthz\` answers as long as the process serves, \`/readyz\` once everything is listed. Logs are one JSON object a line.
 `;
 }
