@@ -134,7 +134,7 @@ const REFUSALS = [
 export const CONDITION_MEANINGS: Readonly<Record<ConditionType, ConditionMeaning>> = {
   Accepted: {
     holds:
-      'The spec can work: the model fits the GPUs. `Unknown` while the model is not described; pods wait for that. `False`: no pod is made until the spec changes.',
+      'The spec can work: the model fits the GPUs. With `ModelUnknown` that was not judged: while it is `Unknown` pods wait for it, then they are made all the same. `False`: no pod is made until the spec changes.',
     healthy: 'True',
     reasons: ['ModelUnknown', 'Feasible', ...REFUSALS],
   },

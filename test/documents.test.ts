@@ -93,10 +93,25 @@ test('every metric of the engine is in docs/protocol.md, and no other', () => {
   assert.deepEqual([...new Set(named)].sort(), [...new Set(served)].sort());
 });
 
-test('every document that a document links to exists', () => {
-  for (const file of globSync('docs/**/*.md')) {
-    for (const [, path = ''] of readFileSync(file, 'utf8').matchAll(/\]\(([^):#]+)\)/g)) {
-      assert.ok(existsSync(join(dirname(file), path)), `${file} links to ${path}`);
+/** The anchors that GitHub gives to the headings of a document. */
+const anchorsOf = (file: string): Set<string> =>
+  new Set(
+    [...readFileSync(file, 'utf8').matchAll(/^#{1,6} (.+)$/gm)].map(([, heading = '']) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N}_ -]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+
+test('every document, and every heading, that a document links to exists', () => {
+  for (const file of ['README.md', 'CHANGELOG.md', ...globSync('docs/**/*.md')]) {
+    const links = readFileSync(file, 'utf8').matchAll(/\]\(([^):#\s]*)(?:#([^)\s]+))?\)/g);
+    for (const [link, path = '', anchor] of links) {
+      const target = path === '' ? file : join(dirname(file), path);
+      assert.ok(existsSync(target), `${file} links to ${link}`);
+      if (anchor !== undefined)
+        assert.ok(anchorsOf(target).has(anchor), `${file} links to ${link}`);
     }
   }
 });

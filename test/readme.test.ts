@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
 const readme = readFileSync('README.md', 'utf8');
@@ -62,10 +62,6 @@ test('every npm script the README names exists', () => {
     .map(([, name = '']) => name)
     .filter((name) => name !== 'run');
   for (const name of named) assert.ok(packageJson.scripts[name], `npm run ${name}`);
-});
-
-test('every document the README links to exists', () => {
-  for (const [, path = ''] of readme.matchAll(/\]\(([^):]+)\)/g)) assert.ok(existsSync(path), path);
 });
 
 for (const [index, code] of blocks('sh')
