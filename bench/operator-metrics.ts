@@ -1,4 +1,4 @@
-/** What the operator's /metrics says: counters, and the histogram of its reconciles. */
+/** What /metrics says: of the operator its counters and the histogram of its reconciles, of the API server how long writes took. */
 interface Sample {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -54,6 +54,14 @@ export class MetricsReading {
     const isWrite = ({ verb }: Sample['labels']): boolean => WRITES.has(verb ?? '');
     const name = 'nvlm_operator_api_call_seconds_count';
     return this.value(name, isWrite) - before.value(name, isWrite);
+  }
+
+  /** Mean seconds of writes of all clients, as the API server counts them. */
+  meanServerWrite(): number {
+    const isWrite = ({ verb = '' }: Sample['labels']): boolean =>
+      /^(POST|PUT|PATCH|APPLY|DELETE)$/.test(verb);
+    const name = 'apiserver_request_duration_seconds';
+    return this.value(`${name}_sum`, isWrite) / this.value(`${name}_count`, isWrite);
   }
 
   calls() {

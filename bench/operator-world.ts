@@ -84,9 +84,12 @@ export async function inParallel(
 
 const list = async (client: KubeClient): Promise<readonly NVLMDeployment[]> => {
   const path = collectionPath(NVLM_RESOURCE, 'default');
-  const { items } = (await client.request({ method: 'GET', path })) as {
-    readonly items: readonly NVLMDeployment[];
-  };
+  // From the API server's cache: who watches the operator must not be its heaviest client.
+  const { items } = (await client.request({
+    method: 'GET',
+    path,
+    query: { resourceVersion: '0' },
+  })) as { readonly items: readonly NVLMDeployment[] };
   return items;
 };
 
@@ -107,7 +110,7 @@ export async function untilAll(
     if (seconds > timeoutSeconds) {
       throw new Error(`${done} of ${count} deployments after ${Math.round(seconds)} s`);
     }
-    await sleep(Math.min(5000, 200 + count));
+    await sleep(Math.min(5000, 500 + 4 * count));
   }
 }
 

@@ -5,6 +5,7 @@ import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { collectionPath, type KubeObject, objectPath } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import { startControlPlane } from '../scripts/cluster/control-plane.ts';
+import { kubectlOf, succeed } from '../scripts/cluster/kubectl.ts';
 import { createNodes } from '../scripts/cluster/nodes.ts';
 import { type Child, eventually } from '../scripts/cluster/processes.ts';
 import { MetricsReading } from './operator-metrics.ts';
@@ -96,6 +97,7 @@ export async function operatorBench(
     );
     const settling = (performance.now() - createdAt) / 1000;
     const settled = await read();
+    const server = new MetricsReading(await succeed(kubectlOf(plane), 'get', '--raw', '/metrics'));
     const afterSettling = processFigures(child);
 
     progress(0.6, 'rest before the steady state');
@@ -204,6 +206,11 @@ export async function operatorBench(
             ['all edits observed, from the first', `${figure(edited)} s`, ''],
             ['reconciles to settle', String(settlePhase.count), ''],
             ['mean API call while settling', `${milliseconds(calls.seconds / calls.total)} ms`, ''],
+            [
+              'mean write at the API server, of all clients',
+              `${milliseconds(server.meanServerWrite())} ms`,
+              '',
+            ],
             ['API calls per reconcile while settling', figure(calls.total / settlePhase.count), ''],
             ['failed reconciles', String(editedEnd.failedReconciles()), '0'],
             [
