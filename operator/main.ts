@@ -42,12 +42,7 @@ const logger = pino({ level: options.logLevel, base: { component: 'operator' } }
 const metrics = new OperatorMetrics();
 const serverTime = new ServerTime();
 const now = (): Date => serverTime.now();
-// One alone would leave the API server idle while it waits, also where others are why calls are slow.
-const leastWorkers = 2;
-const pace = new ConcurrencyLimit({
-  min: Math.min(leastWorkers, options.workers),
-  max: options.workers,
-});
+const pace = new ConcurrencyLimit({ max: options.workers });
 const client = connectKube(
   loadKubeConfig(options.kubeconfig),
   (verb, code, seconds) => {

@@ -115,7 +115,15 @@ export class NVLMController {
       const paced = this.#failures.apply(seen.key, seen.barePods, planned);
       plan = paced.plan;
       waitMs = paced.waitMs;
-      const refused = await carryOut(this.#context, seen, plan, props, revision, fence);
+      const { created, refused } = await carryOut(
+        this.#context,
+        seen,
+        plan,
+        props,
+        revision,
+        fence,
+      );
+      plan = { ...plan, create: created };
       if (refused !== undefined) problems.push(refused);
       const { groups } = plan;
       try {
@@ -133,7 +141,7 @@ export class NVLMController {
       } catch (error) {
         refuse(error);
       }
-      if (hasWritten()) {
+      if (hasWritten() || (created > 0 && refused === undefined)) {
         this.#announcePlan(seen, plan, revision);
         return Math.min(cacheWaitMs, waitMs ?? cacheWaitMs);
       }

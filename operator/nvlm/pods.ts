@@ -10,6 +10,14 @@ import type { PodProblem } from './pod.ts';
 import type { RolloutPlan } from './rollout.ts';
 
 const maxAtOnce = 16;
+/** A turn that has made pods for so long leaves the others to the next: keys wait for turns, those of edits too. */
+const turnMs = 30;
+
+export interface CarriedOut {
+  readonly created: number;
+  /** What the API server refused about the pods themselves: that is for the status. */
+  readonly refused?: PodProblem;
+}
 
 const alphabet = 'bcdfghjklmnpqrstvwxz2456789';
 
@@ -17,10 +25,7 @@ export function randomSuffix(random: () => number): string {
   return Array.from({ length: 5 }, () => alphabet[Math.floor(random() * alphabet.length)]).join('');
 }
 
-/**
- * Carries out `plan`. Answers what the API server refused about the pods themselves: that is for the status. Throws KubeError for
- * everything else.
- */
+/** Carries out `plan`, of many new pods maybe only some. Throws KubeError for what is not about the pods themselves. */
 export async function carryOut(
   context: ControllerContext,
   { key, deployment, pods }: Observation,
@@ -28,7 +33,7 @@ export async function carryOut(
   props: EngineProps,
   revision: string,
   fence: AbortSignal,
-): Promise<PodProblem | undefined> {
+): Promise<CarriedOut> {
   const { client, expectations, now } = context;
   const { namespace } = deployment.metadata;
   const podPath = (name: string): string => objectPath(RESOURCES.pod, name, namespace);
@@ -67,7 +72,7 @@ export async function carryOut(
       expectations.expectDelete(key, context.pods, pod);
     });
   }
-  if (plan.create === 0) return undefined;
+  if (plan.create === 0) return { created: 0 };
   const template = enginePodTemplate(props);
   const create = async (): Promise<void> => {
     const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
@@ -81,23 +86,25 @@ export async function carryOut(
   };
   // Slow start: what is refused is refused once, not for every replica. What was taken before is taken again.
   const isKnown = pods.some(({ metadata }) => metadata.labels?.[LABELS.revision] === revision);
+  const startedAt = performance.now();
+  let created = 0;
   for (
-    let left = plan.create, batch = isKnown ? maxAtOnce : 1;
-    left > 0;
-    left -= batch, batch = Math.min(2 * batch, maxAtOnce)
+    let batch = isKnown ? maxAtOnce : 1;
+    created < plan.create && performance.now() - startedAt < turnMs;
+    batch = Math.min(2 * batch, maxAtOnce)
   ) {
-    const results = await Promise.allSettled(Array.from({ length: Math.min(batch, left) }, create));
+    const length = Math.min(batch, plan.create - created);
+    const results = await Promise.allSettled(Array.from({ length }, create));
+    created += results.filter(({ status }) => status === 'fulfilled').length;
     const failed = results.find((result) => result.status === 'rejected');
     if (failed === undefined) continue;
     const { reason: error } = failed;
     const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
     if (!isRefusal) throw error;
-    return {
-      reason: 'InvalidTemplate',
-      message: `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`,
-    };
+    const message = `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`;
+    return { created, refused: { reason: 'InvalidTemplate', message } };
   }
-  return undefined;
+  return { created };
 }
 
 /** A pod that is gone, was re-made under its name, or has changed since it was seen, needs no write: its change comes by the watch. */
