@@ -55,7 +55,8 @@ const help = `npm run bench -- COMMAND [options]
   --peer NAME         the same work on a peer, interleaved in the same run: llama.cpp (built once, with its variants and its
                       server), or for model node-llama-cpp (prebuilt; may be repeated)
   --requests N        serve: requests (default 16)
-  --rate R            serve: Poisson arrivals per second; inf sends all at once (default inf)
+  --rate R            serve: Poisson arrivals per second; operator: NVLMDeployments created, then four times as many edited,
+                      a second; inf: all at once (default inf)
   --prompt-tokens N   serve: prompt length (default 128)
   --url URL           serve: a server that runs already, instead of starting one
   --slo-ttft MS       serve: first-token objective (default 2000)
@@ -139,6 +140,7 @@ const count = (name: string, text: string): number => {
   }
   return value;
 };
+const rate = values.rate === 'inf' ? Number.POSITIVE_INFINITY : count('rate', values.rate);
 /** The works asked for; a text that names none ends the process with exit code 2. */
 function works<T extends Named>(all: readonly T[]): readonly T[] {
   try {
@@ -240,6 +242,7 @@ async function run(): Promise<BenchResult> {
           deployments: count('deployments', values.deployments),
           pods: count('pods', values.pods),
           steadySeconds: count('steady', values.steady),
+          rate,
         },
         progress,
       ),
@@ -248,7 +251,7 @@ async function run(): Promise<BenchResult> {
   if (command === 'serve') {
     const load = {
       requests: count('requests', values.requests),
-      rate: values.rate === 'inf' ? Number.POSITIVE_INFINITY : count('rate', values.rate),
+      rate,
       promptTokens: count('prompt-tokens', values['prompt-tokens']),
       newTokens: count('tokens', values.tokens ?? '128'),
       seed: 1,

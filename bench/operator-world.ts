@@ -70,14 +70,21 @@ export async function startOperator(plane: ControlPlane): Promise<{ child: Child
   return { child, url: url.replace('0.0.0.0', '127.0.0.1') };
 }
 
-/** Calls `work` for 0 .. count - 1, a few at a time. */
+/** Calls `work` for 0 .. count - 1, a few at a time, `rate` a second at most. */
 export async function inParallel(
   count: number,
+  rate: number,
   work: (index: number) => Promise<unknown>,
 ): Promise<void> {
+  const startedAt = performance.now();
   let next = 0;
   const lane = async (): Promise<void> => {
-    while (next < count) await work(next++);
+    while (next < count) {
+      const index = next++;
+      const dueMs = startedAt + (1000 * index) / rate - performance.now();
+      if (dueMs > 0) await sleep(dueMs);
+      await work(index);
+    }
   };
   await Promise.all(Array.from({ length: PARALLEL }, lane));
 }
