@@ -20,6 +20,11 @@ const NUMBERS: readonly (readonly [string, string, (seen: Seen) => number])[] = 
     '1 while some engine has not said lately, or never, what waits',
     ({ depth }) => (depth.isStale ? 1 : 0),
   ],
+  [
+    'tokens_per_second',
+    'Generated tokens a second, a mean of half a minute',
+    ({ deployment }) => deployment.status?.tokensPerSecond ?? 0,
+  ],
   ['running_requests', 'Requests in the batches of the engines', ({ depth }) => depth.running],
   [
     'desired_replicas',

@@ -27,6 +27,8 @@ const uses: Readonly<Record<string, string>> = {
   nvlm_deployment_queue_depth: 'What the HPA is given.',
   nvlm_deployment_queue_depth_is_stale:
     '1 for long: an engine is silent. Nothing is scaled to zero meanwhile, and its last number counts.',
+  nvlm_deployment_tokens_per_second:
+    'Of the engines’ counters, told by the leader in the status; 0 while nobody asks.',
   nvlm_deployment_running_requests:
     'Near `batchPolicy.maxSequences` times the serving replicas: the batches are full, and requests begin to wait.',
   nvlm_deployment_desired_replicas: 'Set by you, the HPA, or the operator between 0 and 1.',

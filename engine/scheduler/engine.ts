@@ -71,6 +71,9 @@ function setRealTimer(callback: () => void, ms: number): CancelTimer {
   return () => clearTimeout(timer);
 }
 
+const countAsked = (sequences: readonly Sequence[]): number =>
+  sequences.reduce((count, { request }) => count + (request.isProbe === true ? 0 : 1), 0);
+
 class Engine implements GenerationEngine {
   readonly maxModelLength: number;
   readonly #options: EngineOptions;
@@ -143,8 +146,8 @@ class Engine implements GenerationEngine {
     const { blocks, running, waiting, preemptions } = this.#scheduler;
     return {
       ...this.#stats,
-      running: running.length,
-      waiting: waiting.length,
+      running: countAsked(running),
+      waiting: countAsked(waiting),
       blocksTotal: blocks.capacity,
       blocksUsed: blocks.capacity - blocks.freeCount,
       preemptions,
@@ -256,7 +259,8 @@ class Engine implements GenerationEngine {
     if (active.firstScheduledAtMs !== undefined) return;
     active.firstScheduledAtMs = nowMs;
     active.cancelQueueTimer();
-    if (this.#options.prefixCaching && sequence.request.promptLogprobs < 0) {
+    const { promptLogprobs, isProbe = false } = sequence.request;
+    if (this.#options.prefixCaching && promptLogprobs < 0 && !isProbe) {
       this.#stats.prefixCacheQueriedTokens += sequence.promptLength;
       this.#stats.prefixCacheHitTokens += sequence.cachedTokens;
     }
@@ -266,6 +270,7 @@ class Engine implements GenerationEngine {
   #emitProgress({ sequence, entry, tokenId, logprobs, finish }: Progress, nowMs: number): void {
     const active = this.#active.get(sequence)!;
     const { stream } = active;
+    const { isProbe = false } = sequence.request;
     const computedTokens = entry.start + entry.count;
     if (active.promptDoneAtMs === undefined) {
       const promptTokens = sequence.promptLength;
@@ -273,7 +278,7 @@ class Engine implements GenerationEngine {
         stream.push({ type: 'prefill', computedTokens, promptTokens });
       } else {
         active.promptDoneAtMs = nowMs;
-        this.#stats.promptTokens += promptTokens;
+        if (!isProbe) this.#stats.promptTokens += promptTokens;
         if (sequence.request.promptLogprobs >= 0) {
           stream.push({ type: 'promptLogprobs', logprobs: sequence.promptLogprobs });
         }
@@ -281,7 +286,7 @@ class Engine implements GenerationEngine {
     }
     if (tokenId !== undefined) {
       active.firstTokenAtMs ??= nowMs;
-      this.#stats.generatedTokens++;
+      if (!isProbe) this.#stats.generatedTokens++;
       stream.push({ type: 'token', tokenId, logprobs });
     }
     if (finish === undefined) this.#pauseWhenUnread(active);

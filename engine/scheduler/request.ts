@@ -68,6 +68,8 @@ export interface GenerationRequest {
   readonly priority: number;
   /** Isolates the prefix cache between tenants. */
   readonly cacheSalt: string | undefined;
+  /** Of the server itself: no figure counts it, because nobody asked. */
+  readonly isProbe?: boolean;
 }
 
 export interface TokenLogprobs {

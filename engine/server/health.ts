@@ -44,6 +44,8 @@ class ReadyProof {
           promptLogprobs: -1,
           priority: 0,
           cacheSalt: undefined,
+          // An idle engine would look busy to who scales it to zero.
+          isProbe: true,
         },
         abort,
       );

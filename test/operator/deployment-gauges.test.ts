@@ -13,6 +13,7 @@ const chat = {
     readyReplicas: 1,
     servingReplicas: 2,
     drainingReplicas: 1,
+    tokensPerSecond: 120,
     conditions: [
       { type: 'Accepted', status: 'True', reason: 'Feasible' },
       { type: 'Ready', status: 'False', reason: 'RollingOut' },
@@ -47,6 +48,8 @@ describe('the gauges of an NVLMDeployment', () => {
       `nvlm_deployment_queue_depth{${b}} 0`,
       `nvlm_deployment_queue_depth_is_stale{${a}} 0`,
       `nvlm_deployment_queue_depth_is_stale{${b}} 0`,
+      `nvlm_deployment_tokens_per_second{${a}} 120`,
+      `nvlm_deployment_tokens_per_second{${b}} 0`,
       `nvlm_deployment_running_requests{${a}} 9`,
       `nvlm_deployment_running_requests{${b}} 0`,
       `nvlm_deployment_desired_replicas{${a}} 3`,
