@@ -276,9 +276,11 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
         return list.items.length === 0;
       });
     }
+    // The kubelet looks for containers of pods that are gone once a minute.
     await eventually(
       'no engine container is left',
       () => !cluster.node.ctr('containers', 'ls').includes('nvlm-engine'),
+      { timeoutMs: 150_000, explain: () => cluster.node.ctr('containers', 'ls') },
     );
   });
 });

@@ -7,7 +7,7 @@ import { FakeResponsesServer } from '../support/fake-responses-server.ts';
 
 const LONG = Array.from({ length: 60 }, (_, i) => `word${i}`).join(' ');
 
-describe('the chat page in a browser', { skip: noBrowser, timeout: 60_000 }, () => {
+describe('the chat page in a browser', { skip: noBrowser, timeout: 300_000 }, () => {
   const server = new FakeResponsesServer();
   let address = '';
   let browser: Browser;

@@ -91,7 +91,7 @@ async function openDeaf(server: LiveServer, frames: readonly object[]): Promise<
   return socket;
 }
 
-describe('sockets that misbehave', { skip: noLiveServer, timeout: 180_000 }, () => {
+describe('sockets that misbehave', { skip: noLiveServer, timeout: 400_000 }, () => {
   let server: LiveServer;
 
   before(async () => {
@@ -203,7 +203,7 @@ describe('sockets that misbehave', { skip: noLiveServer, timeout: 180_000 }, () 
     const closed = once(socket, 'close');
     try {
       let slow = 0;
-      for (let tries = 0; tries < 300 && slow === 0; tries++) {
+      for (let tries = 0; tries < 900 && slow === 0; tries++) {
         await sleep(200);
         const exposition = await (await fetch(`${patient.url}/metrics`)).text();
         for (const [labels, value] of samplesOf(exposition, 'nvlm_errors_total')) {

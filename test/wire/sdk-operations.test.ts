@@ -37,7 +37,7 @@ async function upgradeStatus(
   return status;
 }
 
-describe('a server with API keys', { skip: noLiveServer, timeout: 60_000 }, () => {
+describe('a server with API keys', { skip: noLiveServer, timeout: 300_000 }, () => {
   let server: LiveServer;
 
   before(async () => {
@@ -116,7 +116,7 @@ describe('a server with API keys', { skip: noLiveServer, timeout: 60_000 }, () =
   });
 });
 
-describe('logs, health, metrics and origins', { skip: noLiveServer, timeout: 60_000 }, () => {
+describe('logs, health, metrics and origins', { skip: noLiveServer, timeout: 300_000 }, () => {
   let server: LiveServer;
   useLiveServer((live) => {
     server = live;
@@ -291,7 +291,7 @@ describe('logs, health, metrics and origins', { skip: noLiveServer, timeout: 60_
   });
 });
 
-describe('a server that names an origin', { skip: noLiveServer, timeout: 60_000 }, () => {
+describe('a server that names an origin', { skip: noLiveServer, timeout: 300_000 }, () => {
   let server: LiveServer;
   const origin = 'https://app.example';
 

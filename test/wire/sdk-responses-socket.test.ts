@@ -322,7 +322,7 @@ describe('responses over a WebSocket', { skip: noLiveServer, timeout: 120_000 },
   });
 });
 
-describe('a busy server', { skip: noLiveServer, timeout: 60_000 }, () => {
+describe('a busy server', { skip: noLiveServer, timeout: 300_000 }, () => {
   let server: LiveServer;
 
   before(async () => {

@@ -68,7 +68,7 @@ class Chat {
   }
 }
 
-const limit = { timeout: 30_000 };
+const limit = { timeout: 120_000 };
 const server = new FakeResponsesServer();
 let url = '';
 let directory = '';
