@@ -98,7 +98,7 @@ describe('sockets that misbehave', { skip: noLiveServer, timeout: 400_000 }, () 
     server = await startLiveServer({
       maxFrameBytes: 32 << 10,
       maxSockets: 250,
-      pingIntervalMs: 500,
+      pingIntervalMs: 1500,
       socketIdleTimeoutMs: 4000,
     });
   });
