@@ -6,7 +6,8 @@ import type { Depth, DepthBook } from './scaling/depth.ts';
 
 interface Seen {
   readonly deployment: NVLMDeployment;
-  readonly depth: Depth;
+  /** A sum over its pods: made for the gauges that tell of it alone. */
+  readonly depth: () => Depth;
 }
 
 const subject = ['namespace', 'name'] as const;
@@ -14,18 +15,18 @@ type Subject = (typeof subject)[number];
 
 /** Name, what it tells, and the one number of an NVLMDeployment that it is. */
 const NUMBERS: readonly (readonly [string, string, (seen: Seen) => number])[] = [
-  ['queue_depth', 'Requests that wait', ({ depth }) => depth.waiting],
+  ['queue_depth', 'Requests that wait', ({ depth }) => depth().waiting],
   [
     'queue_depth_is_stale',
     '1 while some engine has not said lately, or never, what waits',
-    ({ depth }) => (depth.isStale ? 1 : 0),
+    ({ depth }) => (depth().isStale ? 1 : 0),
   ],
   [
     'tokens_per_second',
     'Generated tokens a second, a mean of half a minute',
     ({ deployment }) => deployment.status?.tokensPerSecond ?? 0,
   ],
-  ['running_requests', 'Requests in the batches of the engines', ({ depth }) => depth.running],
+  ['running_requests', 'Requests in the batches of the engines', ({ depth }) => depth().running],
   [
     'desired_replicas',
     'Replicas that are wanted, spec.replicas',
@@ -72,7 +73,7 @@ export function registerDeploymentGauges(
     metrics.gauge(`nvlm_deployment_${name}`, help, subject, () =>
       deployments.list().map((deployment): Series<Subject> => {
         const { namespace, name } = deployment.metadata;
-        const depth = depths.depthOf(`${namespace}/${name}`);
+        const depth = (): Depth => depths.depthOf(`${namespace}/${name}`);
         return [subjectLabels(deployment, deployment), read({ deployment, depth })];
       }),
     );

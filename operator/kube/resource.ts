@@ -40,6 +40,16 @@ export interface KubeMeta {
   readonly managedFields?: readonly ManagedFields[];
 }
 
+/** Of a status, as the kinds of Kubernetes write them. */
+export interface ObjectCondition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason?: string;
+  readonly message?: string;
+  /** RFC 3339. */
+  readonly lastTransitionTime?: string;
+}
+
 export interface KubeList<T extends KubeObject = KubeObject> {
   readonly metadata: {
     readonly resourceVersion?: string;

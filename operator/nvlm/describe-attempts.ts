@@ -1,6 +1,6 @@
 /** Attempts at a model's description: one Job each, and all that is known of them follows from the Jobs that are there. */
 import { describeAttempt, nextAttempt } from '#charts/describe-job.ts';
-import type { KubeObject } from '../kube/resource.ts';
+import type { KubeObject, ObjectCondition } from '../kube/resource.ts';
 
 export interface Attempt {
   /** From 1. */
@@ -19,15 +19,7 @@ export interface Attempt {
 }
 
 interface JobObject extends KubeObject {
-  readonly status?: {
-    readonly conditions?: readonly {
-      readonly type: string;
-      readonly status: string;
-      readonly reason?: string;
-      readonly message?: string;
-      readonly lastTransitionTime?: string;
-    }[];
-  };
+  readonly status?: { readonly conditions?: readonly ObjectCondition[] };
 }
 
 const firstPauseMs = 60_000;

@@ -1,6 +1,6 @@
 /** A pod as the API server tells it, and what it means for its replica. */
 import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
-import type { KubeObject } from '../kube/resource.ts';
+import type { KubeObject, ObjectCondition } from '../kube/resource.ts';
 import { findUnusableCache } from './pod-cache.ts';
 import { findEmptySecret, findMissingVariable } from './pod-secrets.ts';
 import type { RolloutPod } from './rollout.ts';
@@ -22,13 +22,7 @@ export interface PodObject extends KubeObject {
     readonly reason?: string;
     readonly message?: string;
     readonly podIP?: string;
-    readonly conditions?: readonly {
-      readonly type: string;
-      readonly status: string;
-      readonly reason?: string;
-      readonly message?: string;
-      readonly lastTransitionTime?: string;
-    }[];
+    readonly conditions?: readonly ObjectCondition[];
     readonly containerStatuses?: readonly {
       readonly name: string;
       readonly ready?: boolean;

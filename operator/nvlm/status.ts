@@ -163,13 +163,13 @@ function judge(input: StatusInput, counts: Counts): Findings {
         ? no(accepted.reason, accepted.message)
         : wanted === 0
           ? no('ScaledToZero', 'No replica is wanted')
-          : isComplete && route.status === 'False'
-            ? route
-            : isComplete
+          : isComplete
+            ? route.status === 'True'
               ? yes('AllReady', `${readyReplicas} of ${wanted} replicas are ready`)
-              : worst !== undefined
-                ? no(worst.reason, worst.message)
-                : no(outdated > 0 ? 'RollingOut' : 'NotReady', progress),
+              : route
+            : worst !== undefined
+              ? no(worst.reason, worst.message)
+              : no(outdated > 0 ? 'RollingOut' : 'NotReady', progress),
   };
 }
 
