@@ -3,13 +3,14 @@ import { describeJob } from '#charts/describe-job.ts';
 import { drainSeconds } from '#charts/engine-container.ts';
 import { engineObjects } from '#charts/engine-objects.ts';
 import { engineRevision } from '#charts/engine-pod.ts';
-import { ANNOTATIONS, FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
+import { FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
 import { isGrouped } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
-import type { NVLMDeployment, NVLMDeploymentStatus } from '#crds/nvlm-deployment.ts';
+import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { isConflict, isNotFound } from '../kube/errors.ts';
 import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
+import { announce, announcePlan } from './announce.ts';
 import { ChildApplier, type Drift, NameTakenError, RefusedError } from './children.ts';
 import { type ControllerContext, NVLM_RESOURCE, scalesItself } from './context.ts';
 import { type Description, whatIsDescribed } from './describe.ts';
@@ -142,7 +143,7 @@ export class NVLMController {
         refuse(error);
       }
       if (hasWritten() || (created > 0 && refused === undefined)) {
-        this.#announcePlan(seen, plan, revision);
+        announcePlan(this.#events, seen, plan, revision);
         return Math.min(cacheWaitMs, waitMs ?? cacheWaitMs);
       }
     }
@@ -316,8 +317,8 @@ export class NVLMController {
         if (!isNotFound(error)) throw error;
       }
     }
-    this.#announcePlan(seen, plan, revision);
-    this.#announce(deployment, status, problems, drifts, scaledTo);
+    announcePlan(this.#events, seen, plan, revision);
+    announce(this.#events, deployment, status, problems, drifts, scaledTo);
   }
 
   #lastActiveTime({ deployment, idleMs, now }: Observation): string | undefined {
@@ -326,60 +327,6 @@ export class NVLMController {
     const at = now.getTime() - idleMs;
     const isRecent = before !== undefined && at - Date.parse(before) < activeStepMs;
     return isRecent ? before : timeText(new Date(at));
-  }
-
-  #announcePlan({ deployment, groupSet }: Observation, plan: GroupsPlan, revision: string): void {
-    const created = plan.create + Math.max(0, plan.groups - groupsOf(groupSet));
-    if (created > 0) {
-      const note = `Creating ${created} replicas of revision ${revision}`;
-      this.#events.record(deployment, 'Normal', 'Created', 'Create', note);
-    }
-    if (plan.drain.length > 0) {
-      const note = `Draining ${plan.drain.join(', ')}`;
-      this.#events.record(deployment, 'Normal', 'Draining', 'Drain', note);
-    }
-  }
-
-  #announce(
-    deployment: NVLMDeployment,
-    status: NVLMDeploymentStatus,
-    problems: readonly PodProblem[],
-    drifts: readonly Drift[],
-    scaledTo: number | undefined,
-  ): void {
-    const events = this.#events;
-    const before = deployment.status;
-    const accepted = status.conditions?.find(({ type }) => type === 'Accepted');
-    if (accepted?.status === 'False') {
-      events.record(deployment, 'Warning', accepted.reason, 'Judge', accepted.message);
-    }
-    for (const { reason, message } of problems) {
-      events.record(deployment, 'Warning', reason, 'Watch', message);
-    }
-    for (const { object, manager, fields, isRepaired } of drifts) {
-      const note = `${manager} set ${fields.join(', ')} of ${object}${isRepaired ? '; set back' : ''}`;
-      events.record(deployment, 'Warning', isRepaired ? 'Repaired' : 'Reported', 'Apply', note);
-    }
-    if (scaledTo !== undefined) {
-      const wake = deployment.metadata.annotations?.[ANNOTATIONS.wake];
-      const from = deployment.spec.replicas;
-      const [reason, note] =
-        scaledTo === 0
-          ? (['ScaledToZero', 'Idle: scaling to zero'] as const)
-          : from === 0
-            ? (['Waking', `Woken by ${wake}`] as const)
-            : (['Scaled', `${from} to ${scaledTo} replicas on queue depth`] as const);
-      events.record(deployment, 'Normal', reason, 'Scale', note);
-    }
-    if (before?.phase !== 'Ready' && status.phase === 'Ready') {
-      events.record(
-        deployment,
-        'Normal',
-        'AllReady',
-        'Watch',
-        `${status.ready} replicas are ready`,
-      );
-    }
   }
 }
 
