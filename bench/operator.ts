@@ -45,6 +45,8 @@ export async function operatorBench(
     kwok: true,
     crds: [customResourceDefinition as unknown as KubeObject],
     podCidr: '10.252.0.1/16',
+    // Leases of hundreds of nodes every ten seconds are most of what an API server on two cores can write.
+    nodeLeaseSeconds: 3600,
   });
   let operator: Child | undefined;
   try {

@@ -18,6 +18,8 @@ export interface ControlPlaneOptions {
   readonly crds?: readonly KubeObject[];
   /** Of KWOK's pods. */
   readonly podCidr?: string;
+  /** Of the leases that KWOK renews for its nodes, at a quarter of it; the node controller waits for one as long. */
+  readonly nodeLeaseSeconds?: number;
   /** Address of this host that EndpointSlices may name; loopback when nothing outside the API server calls it. */
   readonly hostAddress?: string;
   /** Of ClusterIPs; the API server's own is the first. */
@@ -53,6 +55,7 @@ export async function startControlPlane({
   kwokConfig,
   crds = [],
   podCidr = '10.251.0.1/24',
+  nodeLeaseSeconds = 40,
   hostAddress = '127.0.0.1',
   serviceCidr = '10.96.0.0/16',
   state: existing,
@@ -139,6 +142,7 @@ export async function startControlPlane({
       '--horizontal-pod-autoscaler-downscale-stabilization=5s',
       '--kube-api-qps=200',
       '--kube-api-burst=400',
+      `--node-monitor-grace-period=${nodeLeaseSeconds + 10}s`,
       ...controllerArgs,
     ],
     'kube-scheduler': [
@@ -153,7 +157,7 @@ export async function startControlPlane({
       `--kubeconfig=${admin}`,
       '--manage-all-nodes=false',
       '--manage-nodes-with-label-selector=type=kwok',
-      '--node-lease-duration-seconds=40',
+      `--node-lease-duration-seconds=${nodeLeaseSeconds}`,
       `--cidr=${podCidr}`,
       `--node-ip=${hostAddress}`,
       ...(kwokConfig === undefined ? [] : [`--config=${kwokConfig}`]),
