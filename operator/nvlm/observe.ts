@@ -57,7 +57,10 @@ export function observe(context: ControllerContext, key: string): Observation | 
     const figures = context.depths.podFigures(key, keyOf(pod));
     const inFlight =
       figures === undefined || figures.isStale ? undefined : figures.waiting + figures.running;
-    return toRolloutPod(pod, inFlight, now);
+    const seen = toRolloutPod(pod, inFlight, now);
+    // From before it was taken out of the Service: requests may have come since.
+    const isOld = seen.isDraining && (figures?.ageMs ?? 0) >= seen.drainingMs;
+    return isOld ? { ...seen, inFlight: undefined } : seen;
   };
   const isThere = (pod: PodObject): boolean => !isLost(pod, now);
   const barePods = bare.filter(isThere).map(toRollout);

@@ -9,6 +9,8 @@ export interface ScrapeTarget {
   /** Key of the pod. */
   readonly pod: string;
   readonly url: string;
+  /** Something is decided by what it says: asked in every round. */
+  readonly isPressing?: boolean;
 }
 
 export interface ScraperOptions {
@@ -16,6 +18,8 @@ export interface ScraperOptions {
   readonly targets: () => readonly ScrapeTarget[];
   readonly periodMs: number;
   readonly timeoutMs: number;
+  /** How many of the others are asked in a second, those that were asked longest ago first; all in every round when absent. */
+  readonly restPerSecond?: number;
   readonly clock?: Clock;
   /** After each round, with the deployments whose depth is another than before it, that lost or won all requests, whose engines got on with loading, or whose tokens a second are told anew. */
   readonly onRound?: (deployments: ReadonlySet<string>) => void;
@@ -28,17 +32,34 @@ const BURST = 64;
 /** Shorter waits are not worth a timer. */
 const LEAST_WAIT_MS = 5;
 
+const never = Number.NEGATIVE_INFINITY;
+
+/** Those that press, and of the others so many that were asked longest ago. */
+function choose(
+  present: readonly ScrapeTarget[],
+  askedAt: ReadonlyMap<string, number>,
+  restPerRound: number,
+): readonly ScrapeTarget[] {
+  const rest = present.filter(({ isPressing }) => isPressing !== true);
+  if (rest.length <= restPerRound) return present;
+  const age = ({ pod }: ScrapeTarget): number => askedAt.get(pod) ?? never;
+  // A sort keeps the order of equals; infinities cannot be subtracted.
+  rest.sort((a, b) => (age(a) === age(b) ? 0 : age(a) < age(b) ? -1 : 1));
+  const most = Math.max(1, Math.floor(restPerRound));
+  return [...present.filter(({ isPressing }) => isPressing === true), ...rest.slice(0, most)];
+}
+
 /** Every step of the status that says how far engines are, not every percent. */
 const stepsOf = (book: DepthBook, deployment: string): string =>
   [...book.loadingOf(deployment)]
     .map(([pod, loading]) => `${pod} ${loading.phase} ${toldFraction(loading)}`)
     .join();
 
-/** Runs until `signal` aborts. A round takes `timeoutMs` for each 256 engines that hang, at most. */
-export async function runScraper(
-  { book, targets, periodMs, timeoutMs, clock = systemClock, onRound }: ScraperOptions,
-  signal: AbortSignal,
-): Promise<void> {
+/** Runs until `signal` aborts. Asks the pressing engines every `periodMs`, the others as often as `restPerSecond` allows. A round takes `timeoutMs` for each 256 engines that hang, at most. */
+export async function runScraper(options: ScraperOptions, signal: AbortSignal): Promise<void> {
+  const { book, targets, periodMs, timeoutMs, clock = systemClock, onRound } = options;
+  const restPerRound = ((options.restPerSecond ?? Number.POSITIVE_INFINITY) * periodMs) / 1000;
+  let askedAt: ReadonlyMap<string, number> = new Map();
   while (!signal.aborted) {
     const startedAt = clock.now();
     const present = targets();
@@ -51,10 +72,15 @@ export async function runScraper(
       loading: stepsOf(book, key),
       tokensPerSecond: book.tokensPerSecond(key),
     });
-    const before = new Map([...podsOf.keys()].map((key) => [key, look(key)]));
+    const chosen = choose(present, askedAt, restPerRound);
+    const asking = new Set(chosen.map(({ pod }) => pod));
+    askedAt = new Map(
+      present.map(({ pod }) => [pod, asking.has(pod) ? startedAt : (askedAt.get(pod) ?? never)]),
+    );
+    const before = new Map(chosen.map(({ deployment }) => [deployment, look(deployment)]));
     book.expect(podsOf);
-    const left = present.values();
-    const stepMs = present.length > BURST ? periodMs / 2 / present.length : 0;
+    const left = chosen.values();
+    const stepMs = chosen.length > BURST ? periodMs / 2 / chosen.length : 0;
     let asked = 0;
     const ask = async (): Promise<void> => {
       for (const { deployment, pod, url } of left) {
@@ -67,7 +93,7 @@ export async function runScraper(
         }
       }
     };
-    await Promise.all(Array.from({ length: Math.min(PARALLEL, present.length) }, ask));
+    await Promise.all(Array.from({ length: Math.min(PARALLEL, chosen.length) }, ask));
     const changed = [...before].filter(([key, { waiting, running, loading, tokensPerSecond }]) => {
       const after = look(key);
       const isOther = after.waiting !== waiting || (after.running === 0) !== (running === 0);

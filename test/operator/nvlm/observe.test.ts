@@ -29,6 +29,13 @@ const pod = (name: string, deletionTimestamp?: string): PodObject =>
     status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
   }) as PodObject;
 
+function drainingSince(time: string): PodObject {
+  const one = pod('leaving');
+  const labels = { ...one.metadata.labels, 'serving.nvlm.dev/traffic': 'draining' };
+  const annotations = { 'serving.nvlm.dev/draining-since': time };
+  return { ...one, metadata: { ...one.metadata, labels, annotations } };
+}
+
 const groupPod = (group: number, worker: number, set = 'chat-group'): PodObject => {
   const one = pod(worker === 0 ? `${set}-${group}` : `${set}-${group}-${worker}`);
   const labels = {
@@ -61,7 +68,8 @@ function world(pods: readonly PodObject[], groupSet?: KubeObject) {
   const groupSets = new Store<KubeObject>({ owner: ownerIndex });
   if (groupSet !== undefined) groupSets.set(groupSet);
   for (const one of pods) podStore.set(one);
-  const depths = new DepthBook(new FakeClock());
+  const clock = new FakeClock();
+  const depths = new DepthBook(clock);
   const endpointSlices = new Store<EndpointSlice>({ service: serviceIndex });
   const context = {
     deployments,
@@ -71,7 +79,7 @@ function world(pods: readonly PodObject[], groupSet?: KubeObject) {
     depths,
     now: () => now,
   } as unknown as ControllerContext;
-  return { context, depths, endpointSlices };
+  return { context, depths, endpointSlices, clock };
 }
 
 test('a pod whose deletion is long overdue does not hold its replica’s place', () => {
@@ -98,6 +106,16 @@ test('requests in a pod are unknown until it has answered, and again when it sto
   assert.equal(inFlight(), 3);
   depths.miss('ns/chat', 'ns/here');
   assert.equal(inFlight(), undefined);
+});
+
+test('what a pod said before it began to drain does not count: requests may have come since', () => {
+  const { context, depths, clock } = world([drainingSince('2026-01-01T00:09:50Z')]);
+  const inFlight = () => observe(context, 'ns/chat')?.rolloutPods[0]?.inFlight;
+  depths.record('ns/chat', 'ns/leaving', { waiting: 0, running: 0, finished: 0 });
+  clock.advance(11_000);
+  assert.equal(inFlight(), undefined);
+  depths.record('ns/chat', 'ns/leaving', { waiting: 0, running: 0, finished: 0 });
+  assert.equal(inFlight(), 0);
 });
 
 test('a deployment that is gone is not observed', () => {

@@ -43,13 +43,14 @@ describe('the scraper', () => {
     pod,
     url: `${base}/${pod}`,
   });
-  const start = (timeoutMs = 1000): void => {
+  const start = (timeoutMs = 1000, restPerSecond?: number): void => {
     ended = runScraper(
       {
         book,
         targets: () => targets,
         periodMs: 20,
         timeoutMs,
+        ...(restPerSecond !== undefined && { restPerSecond }),
         onRound: (changed) => rounds.push(changed),
       },
       stop.signal,
@@ -97,6 +98,26 @@ describe('the scraper', () => {
     await until('a whole round', () => rounds.length >= 1);
     assert.equal(book.depthOf('ns/many').waiting, 360);
     assert.equal(book.depthOf('ns/many').isStale, true);
+  });
+
+  test('more than may be asked in a round take turns, but for those whose figures press', async () => {
+    const asked: string[] = [];
+    server.on('request', ({ url = '' }) => asked.push(url.slice(1)));
+    const names = Array.from({ length: 10 }, (_, i) => `p${i}`);
+    targets = [
+      ...names.map((pod) => target(`ns/${pod}`, pod)),
+      { ...target('ns/busy', 'busy'), isPressing: true },
+    ];
+    for (const { pod } of targets) waiting.set(`/${pod}`, 1);
+    // Two in a round of 20 ms.
+    start(1000, 100);
+    await until('five rounds', () => rounds.length >= 5);
+    assert.deepEqual(
+      asked.slice(0, 15).filter((pod) => pod !== 'busy'),
+      names,
+    );
+    assert.equal(asked.slice(0, 15).filter((pod) => pod === 'busy').length, 5);
+    assert.equal(book.depthOf('ns/p9').isStale, false);
   });
 
   test('tells which deployments changed: their depth, or whether anything runs', async () => {
