@@ -7,7 +7,7 @@
 import { hostname } from 'node:os';
 import type { KubeClient } from './client.ts';
 import { type Clock, pause, systemClock } from './clock.ts';
-import { isConflict, isNotFound } from './errors.ts';
+import { isConflict, isNotFound, KubeError } from './errors.ts';
 import { collectionPath, type KubeObject, objectPath, RESOURCES } from './resource.ts';
 
 export interface LeaseOptions {
@@ -67,7 +67,10 @@ export class LeaseElection {
     while (!signal.aborted) {
       const acquiredAt = this.#clock.now();
       if (await this.#attempt(signal)) await this.#lead(lead, acquiredAt, signal);
-      else await pause(this.#clock, (this.#durationMs / 6) * (1 + random() * 0.2), signal);
+      else {
+        const waitMs = this.#isUnreachable ? this.#retryMs : this.#durationMs / 6;
+        await pause(this.#clock, waitMs * (1 + random() * 0.2), signal);
+      }
     }
   }
 
@@ -100,7 +103,8 @@ export class LeaseElection {
     };
     fence();
     while (!leading.signal.aborted) {
-      await pause(this.#clock, this.#durationMs / 3, leading.signal);
+      const waitMs = this.#isUnreachable ? this.#retryMs : this.#durationMs / 3;
+      await pause(this.#clock, waitMs, leading.signal);
       if (leading.signal.aborted) break;
       // Counted from before the request: that is the latest time that the others may count from.
       const startedAt = this.#clock.now();
@@ -114,12 +118,20 @@ export class LeaseElection {
   }
 
   #isHeldByAnother = false;
+  /** The last attempt found no server: it is looked for more often than a lease that somebody holds. */
+  #isUnreachable = false;
+
+  get #retryMs(): number {
+    return this.#durationMs / 15;
+  }
 
   /** Takes or renews the lease; false when somebody else has it or the API server did not answer. */
   async #attempt(signal: AbortSignal, purpose: 'acquire' | 'renew' = 'acquire'): Promise<boolean> {
+    this.#isUnreachable = false;
     try {
       return await this.#takeOrRenew(signal, purpose);
     } catch (error) {
+      this.#isUnreachable = error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
       // A conflict: another replica was faster.
       if (!signal.aborted && !isConflict(error)) this.#options.onError?.(error);
       return false;

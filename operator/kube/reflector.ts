@@ -41,6 +41,9 @@ export interface ReflectorOptions<T extends KubeObject> {
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number };
 }
 
+/** The longest wait where no connection is to be had. */
+const unreachableMs = 2000;
+
 interface WatchEvent {
   readonly type: string;
   readonly object: KubeObject & { readonly code?: number; readonly message?: string };
@@ -103,12 +106,15 @@ export class Reflector<T extends KubeObject> {
   async #recover(error: unknown, signal: AbortSignal): Promise<void> {
     const gone = isGone(error);
     this.#options.hooks?.onRestart?.(gone ? 'gone' : 'error', error);
+    const isUnreachable = error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
     if (gone) this.#resourceVersion = undefined;
     const asked = error instanceof KubeError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
     // The first list after a 410 is made at once; a server that answers every one with 410 is backed off from.
     const wait = this.#backoff.next();
     if (gone && this.#backoff.failures === 1) return;
-    await pause(this.#clock, Math.max(wait, asked), signal);
+    // To ask where nobody listens costs nothing, and every second after the server is back is one without reconciles.
+    const most = isUnreachable ? unreachableMs : Number.POSITIVE_INFINITY;
+    await pause(this.#clock, Math.max(Math.min(wait, most), asked), signal);
   }
 
   #isRelistDue(): boolean {

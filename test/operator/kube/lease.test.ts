@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { KubeClient } from '#operator/kube/client.ts';
+import { KubeError } from '#operator/kube/errors.ts';
 import { LeaseElection } from '#operator/kube/lease.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeKube } from '../../support/fake-kube/server.ts';
 
 const lease = { name: 'l', namespace: 'n' };
@@ -132,5 +135,53 @@ test('a write that is on its way when the lease is lost is cut', async () => {
   }, stop.signal);
   await ended;
   assert.equal(outcome, 'KUBE_ABORTED');
+  await server.stop();
+});
+
+test('a server that is away is looked for every second: a leader that it knew keeps its lease through a short outage', async () => {
+  const server = new FakeKube();
+  const client = await server.start();
+  let isAway = false;
+  let attempts = 0;
+  const flaky: KubeClient = {
+    ...client,
+    request: async (request) => {
+      if (!isAway) return client.request(request);
+      attempts++;
+      throw new KubeError('KUBE_UNREACHABLE', 'connection refused');
+    },
+  };
+  const clock = new FakeClock();
+  const stop = new AbortController();
+  let led = 0;
+  const election = new LeaseElection({
+    ...lease,
+    client: flaky,
+    identity: 'i',
+    clock,
+    random: () => 0,
+  });
+  const ended = election.run(async (fence) => {
+    led++;
+    await new Promise((resolve) => fence.addEventListener('abort', resolve));
+  }, stop.signal);
+  const pass = async (seconds: number): Promise<void> => {
+    for (let second = 0; second < seconds; second++) {
+      clock.advance(1000);
+      await sleep(20);
+    }
+  };
+  while (led === 0) await sleep(5);
+  isAway = true;
+  await pass(9);
+  assert.ok(attempts >= 4, `${attempts} attempts from the fifth to the ninth second`);
+  assert.equal(election.isLeader, true);
+  await pass(3);
+  assert.equal(election.isLeader, false, 'in time before another may start');
+  isAway = false;
+  await pass(2);
+  assert.deepEqual([election.isLeader, led], [true, 2]);
+  stop.abort();
+  await ended;
   await server.stop();
 });
