@@ -37,12 +37,18 @@ function readOptions() {
 /** For the events that are on their way when the operator ends. */
 const flushMs = 2000;
 
+/** Engines whose figures decide nothing that are asked in a second: more than 500 are not asked in every round of two seconds. */
+const restPerSecond = 250;
+
+/** Of its time that the only worker works where the API server has too much to do. */
+const leastShare = 0.5;
+
 const options = readOptions();
 const logger = pino({ level: options.logLevel, base: { component: 'operator' } });
 const metrics = new OperatorMetrics();
 const serverTime = new ServerTime();
 const now = (): Date => serverTime.now();
-const pace = new ConcurrencyLimit({ max: options.workers });
+const pace = new ConcurrencyLimit({ min: leastShare, max: options.workers });
 const client = connectKube(
   loadKubeConfig(options.kubeconfig),
   (verb, code, seconds) => {
@@ -124,6 +130,7 @@ const context: ControllerContext = {
 const controller = new NVLMController(context);
 const queue = new WorkQueue({
   workers: () => pace.limit,
+  restMs: (busyMs) => pace.restMs(busyMs),
   work: (key, fence) => controller.reconcile(key, fence),
   hooks: {
     ...metrics.queueHooks,
@@ -188,6 +195,7 @@ const scraping = runScraper(
     targets: () => scrapeTargets(watched),
     periodMs: options.scrapePeriod,
     timeoutMs: options.scrapeTimeout,
+    restPerSecond,
     onRound: (deployments) => {
       for (const key of deployments) queue.add(key, 'background');
     },

@@ -3,10 +3,12 @@
  * a server has no processor left, more calls at once are only longer calls. So the limit grows by one while calls take about as long as
  * the shortest of late did (additive), and falls in proportion when they take a multiple (multiplicative), as TCP Vegas (Brakmo and
  * Peterson, 1994) and adaptive concurrency limits do with round trips; Chiu and Jain, 1989, show that this pair finds a fair share.
+ * Where even one at a time is too many, as what it writes makes work for other clients too, the one rests between.
  */
 import { type Clock, systemClock } from './clock.ts';
 
 export interface ConcurrencyLimitOptions {
+  /** 1 when absent; less is the share of its time that the only one works. */
   readonly min?: number;
   readonly max: number;
   /** Calls that take more than so many times the shortest are a sign of too many. */
@@ -24,6 +26,10 @@ interface Baseline {
   current: number;
   previous: number;
 }
+
+/** Of the tolerance, for one at a time: the shortest of many calls is shorter than one that waits for nobody is in the mean. */
+const restTolerance = 2;
+const restStep = 0.1;
 
 export class ConcurrencyLimit {
   readonly #min: number;
@@ -45,19 +51,24 @@ export class ConcurrencyLimit {
   constructor(options: ConcurrencyLimitOptions) {
     const { min = 1, max, tolerance = 2, windowMs = 250, minSamples = 8 } = options;
     this.#min = min;
-    this.#max = Math.max(min, max);
+    this.#max = Math.max(min, max, 1);
     this.#tolerance = tolerance;
     this.#windowMs = windowMs;
     this.#minSamples = minSamples;
     this.#memoryMs = options.memoryMs ?? 60_000;
     this.#clock = options.clock ?? systemClock;
-    this.#limit = min;
+    this.#limit = Math.max(1, min);
     this.#epochAt = this.#windowAt = this.#clock.now();
   }
 
-  /** A whole number, between min and max. */
+  /** A whole number, between 1 and max. */
   get limit(): number {
-    return Math.floor(this.#limit);
+    return Math.max(1, Math.floor(this.#limit));
+  }
+
+  /** How long who worked for `busyMs` rests before the next work. */
+  restMs(busyMs: number): number {
+    return this.#limit >= 1 ? 0 : busyMs * (1 / this.#limit - 1);
   }
 
   /** Told how much is under way whenever that grows: a limit that nobody reaches need not grow. */
@@ -95,9 +106,15 @@ export class ConcurrencyLimit {
     this.#slowness += slowness;
     if (this.#samples < this.#minSamples || now - this.#windowAt < this.#windowMs) return;
     const mean = this.#slowness / this.#samples;
-    if (mean > this.#tolerance) {
-      this.#limit = Math.max(this.#min, this.#limit * Math.max(0.5, this.#tolerance / mean));
-    } else if (this.#mostInUse >= this.limit) {
+    const isOne = this.#limit <= 1;
+    // One at a time goes without rest until it is plain that the server has too much to do.
+    const tolerance = isOne ? restTolerance * this.#tolerance : this.#tolerance;
+    if (mean > tolerance) {
+      const least = isOne ? this.#min : Math.max(1, this.#min);
+      this.#limit = Math.max(least, this.#limit * Math.max(0.5, tolerance / mean));
+    } else if (this.#limit < 1) {
+      this.#limit = Math.min(1, this.#limit + restStep);
+    } else if (mean <= this.#tolerance && this.#mostInUse >= this.limit) {
       this.#limit = Math.min(this.#max, this.#limit + 1);
     }
     this.#samples = 0;

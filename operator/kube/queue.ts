@@ -20,6 +20,8 @@ export interface WorkQueueOptions {
   readonly work: (key: string, signal: AbortSignal) => Promise<number | undefined>;
   /** Keys that are worked on at once; asked before each start. 4 when absent. */
   readonly workers?: number | (() => number);
+  /** How long a worker that was busy for so long rests before it takes the next key; 0 when absent. */
+  readonly restMs?: (busyMs: number) => number;
   readonly clock?: Clock;
   /** In [0, 1). */
   readonly random?: () => number;
@@ -41,6 +43,7 @@ export class WorkQueue {
   readonly #delayed = new Map<string, { readonly atMs: number; readonly cancel: () => void }>();
   readonly #failures = new Map<string, number>();
   #signal: AbortSignal | undefined;
+  #resting = 0;
 
   constructor(options: WorkQueueOptions) {
     this.#options = options;
@@ -113,7 +116,7 @@ export class WorkQueue {
   #pump(): void {
     const { workers = 4 } = this.#options;
     const most = typeof workers === 'number' ? () => workers : workers;
-    while (this.#signal && !this.#signal.aborted && this.#working.size < most()) {
+    while (this.#signal && !this.#signal.aborted && this.#working.size + this.#resting < most()) {
       const lane = this.#waiting.urgent.size > 0 ? this.#waiting.urgent : this.#waiting.background;
       const next = lane.entries().next();
       if (next.done) return;
@@ -143,7 +146,16 @@ export class WorkQueue {
       if (!signal.aborted) this.#retry(key);
     }
     const isCut = signal.aborted && (failure !== undefined || again !== undefined);
-    hooks?.onEnd?.(key, (this.#clock.now() - startedAt) / 1000, failure);
+    const busyMs = this.#clock.now() - startedAt;
+    hooks?.onEnd?.(key, busyMs / 1000, failure);
+    const restMs = this.#options.restMs?.(busyMs) ?? 0;
+    if (restMs > 0) {
+      this.#resting++;
+      this.#clock.setTimer(() => {
+        this.#resting--;
+        this.#pump();
+      }, restMs);
+    }
     this.#working.delete(key);
     const dirty = this.#dirty.get(key);
     this.#dirty.delete(key);

@@ -106,4 +106,16 @@ describe('how much is done at once', () => {
     for (let call = 0; call < 8; call++) limit.observe('apply', 0.005);
     assert.ok(limit.limit <= 4);
   });
+
+  test('the only one rests while the server has too much to do even so, and no longer', () => {
+    const clock = new FakeClock();
+    const limit = new ConcurrencyLimit({ min: 0.5, max: 4, clock });
+    assert.equal(limit.restMs(100), 0);
+    run(limit, clock, { cores: 2, serviceMs: 10, rounds: 200 });
+    // What it has written makes work for others.
+    run(limit, clock, { cores: 2, serviceMs: 10, others: 20, rounds: 100 });
+    assert.deepEqual([limit.limit, limit.restMs(100)], [1, 100]);
+    run(limit, clock, { cores: 2, serviceMs: 10, others: 4, rounds: 400 });
+    assert.deepEqual([limit.limit, limit.restMs(100)], [1, 0], 'a busy server alone is no reason');
+  });
 });

@@ -155,6 +155,22 @@ describe('keys that wait to be worked on', () => {
     assert.deepEqual(begun, ['a', 'b', 'c', 'd']);
   });
 
+  test('wait while a worker rests, in proportion to how long it worked', async () => {
+    const queue = create({ workers: 1, restMs: (busyMs) => 2 * busyMs });
+    queue.add('a');
+    queue.add('b');
+    await run(queue);
+    clock.advance(50);
+    await end('a');
+    assert.deepEqual(begun, ['a']);
+    clock.advance(99);
+    await turn();
+    assert.deepEqual(begun, ['a']);
+    clock.advance(1);
+    await turn();
+    assert.deepEqual(begun, ['a', 'b']);
+  });
+
   test('are kept without a leader, and the end of leadership waits for the work at hand and starts none', async () => {
     const queue = create();
     queue.add('a');
