@@ -17,7 +17,7 @@ import { ownerIndex, Store, type StoreChange } from './kube/store.ts';
 import type { OperatorMetrics } from './metrics.ts';
 import { NVLM_RESOURCE } from './nvlm/context.ts';
 import { groupIndex } from './nvlm/observe.ts';
-import type { PodObject } from './nvlm/pod.ts';
+import { isPodReady, type PodObject } from './nvlm/pod.ts';
 import { type EndpointSlice, hasReadyEndpoint, serviceIndex } from './nvlm/route.ts';
 import type { ScrapeTarget } from './scaling/scraper.ts';
 
@@ -130,6 +130,15 @@ export function createWatched({
   };
 }
 
+/** Pods change in bursts, several of a deployment and each several times: one turn looks at all that came within so long. */
+const podBatchMs = 50;
+
+/** Keys of the NVLMDeployments that own an object. */
+const ownersOf = ({ metadata: { namespace, ownerReferences = [] } }: KubeObject): string[] =>
+  ownerReferences
+    .filter(({ kind }) => kind === NVLM_RESOURCE.kind)
+    .map(({ name }) => `${namespace}/${name}`);
+
 /** Adds the key of the NVLMDeployment that a change is about. */
 export function connectQueue(
   { deployments, pods, describePods, endpointSlices, children }: Watched,
@@ -142,16 +151,13 @@ export function connectQueue(
   });
   const addOwner = ({ previous, current }: StoreChange<KubeObject>): void => {
     const object = current ?? previous;
-    for (const owner of object?.metadata.ownerReferences ?? []) {
-      if (owner.kind === NVLM_RESOURCE.kind) {
-        queue.add(`${object?.metadata.namespace}/${owner.name}`);
-      }
-    }
+    for (const key of object === undefined ? [] : ownersOf(object)) queue.add(key);
   };
   pods.onChange((change) => {
-    addOwner(change);
     const object = change.current ?? change.previous;
-    for (const key of object === undefined ? [] : groupIndex(object)) queue.add(key);
+    for (const key of object === undefined ? [] : [...ownersOf(object), ...groupIndex(object)]) {
+      queue.addAfter(key, podBatchMs);
+    }
   });
   describePods.onChange(({ previous, current }) => {
     const [key] = describesIndex((current ?? previous) as PodObject);
@@ -165,16 +171,30 @@ export function connectQueue(
   for (const store of children.values()) store.onChange(addOwner);
 }
 
-/** Engines that have an address and run. */
+/**
+ * Engines that have an address and run. Those press that load their model or finish their streams, and those of a deployment that is
+ * scaled by what waits.
+ */
 export function scrapeTargets({ pods, deployments }: Watched): ScrapeTarget[] {
   return pods.list().flatMap((pod) => {
     const { podIP, phase } = pod.status ?? {};
-    const name = pod.metadata.labels?.[LABELS.deployment];
-    const deployment = `${pod.metadata.namespace}/${name}`;
-    if (pod.metadata.labels?.[LABELS.name] !== ENGINE_NAME) return [];
-    if (podIP === undefined || phase !== 'Running' || deployments.get(deployment) === undefined)
+    const labels = pod.metadata.labels ?? {};
+    if (labels[LABELS.name] !== ENGINE_NAME || podIP === undefined || phase !== 'Running')
       return [];
+    const key = `${pod.metadata.namespace}/${labels[LABELS.deployment]}`;
+    const deployment = deployments.get(key);
+    if (deployment === undefined) return [];
     const host = podIP.includes(':') ? `[${podIP}]` : podIP;
-    return [{ deployment, pod: keyOf(pod), url: `http://${host}:${PORTS.engine}/metrics` }];
+    return [
+      {
+        deployment: key,
+        pod: keyOf(pod),
+        url: `http://${host}:${PORTS.engine}/metrics`,
+        isPressing:
+          deployment.spec.autoscaling !== undefined ||
+          labels[LABELS.traffic] === 'draining' ||
+          !isPodReady(pod),
+      },
+    ];
   });
 }

@@ -14,9 +14,9 @@ export function announcePlan(
   plan: GroupsPlan,
   revision: string,
 ): void {
-  const created = plan.create + Math.max(0, plan.groups - groupsOf(groupSet));
-  if (created > 0) {
-    const note = `Creating ${created} replicas of revision ${revision}`;
+  if (plan.create > 0 || plan.groups > groupsOf(groupSet)) {
+    // The same words in every turn that makes some of them: told once.
+    const note = `Creating replicas of revision ${revision}, of ${deployment.spec.replicas} that are wanted`;
     events.record(deployment, 'Normal', 'Created', 'Create', note);
   }
   if (plan.drain.length > 0) {

@@ -6,6 +6,7 @@ import { isInvalid, isNotFound } from '../kube/errors.ts';
 import { type FieldPath, findForeignFields, showPath } from '../kube/managed-fields.ts';
 import { type KubeObject, keyOf, objectPath, resourceOf } from '../kube/resource.ts';
 import type { ControllerContext } from './context.ts';
+import type { Turn } from './turn.ts';
 
 export interface Drift {
   readonly object: string;
@@ -54,28 +55,35 @@ export class ChildApplier {
   }
 
   /**
-   * Applies `wanted`, all at once, and deletes owned children that are not in it. Throws KubeError, NameTakenError before any write of
-   * that child, and RefusedError.
+   * Applies `wanted` as far as the turn goes, and deletes owned children that are not in it. Throws KubeError; NameTakenError, before any
+   * write of that child, and RefusedError after the other children have been applied.
    */
   async applyAll(
     key: string,
     ownerUid: string,
     wanted: readonly KubeObject[],
     policy: DriftPolicy,
-    fence: AbortSignal,
+    turn: Turn,
   ): Promise<Drift[]> {
-    const applied = await Promise.allSettled(
-      wanted.map((object) => this.apply(key, ownerUid, object, policy, fence)),
-    );
-    const failed = applied.find((result) => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
-    const drifts = applied.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
+    const drifts: Drift[] = [];
+    let refusal: Error | undefined;
+    for (const object of wanted) {
+      // What is told of a turn is told whole, and one child that is refused in every turn must not keep the others from theirs.
+      if (turn.isOver && drifts.length === 0 && refusal === undefined) return [];
+      try {
+        drifts.push(...(await this.apply(key, ownerUid, object, policy, turn)));
+      } catch (error) {
+        if (!(error instanceof NameTakenError || error instanceof RefusedError)) throw error;
+        refusal ??= error;
+      }
+    }
+    if (refusal !== undefined) throw refusal;
     const names = new Set(wanted.map(idOf));
     for (const [kind, store] of this.#context.children) {
       if (kind === KEPT_KIND) continue;
       for (const child of store.by('owner', ownerUid)) {
         if (names.has(idOf(child)) || child.metadata.deletionTimestamp !== undefined) continue;
-        await this.delete(child, fence);
+        await this.delete(child, turn);
       }
     }
     return drifts;
@@ -93,7 +101,7 @@ export class ChildApplier {
     ownerUid: string,
     object: KubeObject,
     policy: DriftPolicy,
-    fence: AbortSignal,
+    turn: Turn,
   ): Promise<Drift[]> {
     const { client, children, expectations } = this.#context;
     const store = children.get(object.kind);
@@ -117,17 +125,19 @@ export class ChildApplier {
     if (!isRepaired && foreign.length > 0 && last === undefined) return drifts;
     let applied: KubeObject;
     try {
-      applied = await client.apply(resourceOf(object), object, {
-        fieldManager: FIELD_MANAGER,
-        force: true,
-        signal: fence,
-      });
+      applied = await turn.write(() =>
+        client.apply(resourceOf(object), object, {
+          fieldManager: FIELD_MANAGER,
+          force: true,
+          signal: turn.fence,
+        }),
+      );
     } catch (error) {
       if (!isInvalid(error)) throw error;
       if (object.kind !== 'Job' || live === undefined)
         throw new RefusedError(object, error as Error);
       // A Job's pods cannot be changed: it goes, and the next reconcile makes the one that is wanted.
-      if (live.metadata.deletionTimestamp === undefined) await this.delete(live, fence);
+      if (live.metadata.deletionTimestamp === undefined) await this.delete(live, turn);
       return drifts;
     }
     this.#applied.set(id, { hash, resourceVersion: applied.metadata.resourceVersion });
@@ -135,7 +145,7 @@ export class ChildApplier {
     return drifts;
   }
 
-  async delete(child: KubeObject, fence: AbortSignal): Promise<void> {
+  async delete(child: KubeObject, { fence }: Turn): Promise<void> {
     this.#applied.delete(idOf(child));
     try {
       await this.#context.client.request({

@@ -7,6 +7,7 @@ import { FIELD_MANAGER, FINALIZER } from '#charts/labels.ts';
 import { isGrouped } from '#charts/leader-worker-set.ts';
 import type { EngineProps } from '#charts/props.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import { type Clock, systemClock } from '../kube/clock.ts';
 import { isConflict, isNotFound } from '../kube/errors.ts';
 import { type KubeObject, objectPath } from '../kube/resource.ts';
 import { OwnScaler } from '../scaling/own.ts';
@@ -22,9 +23,10 @@ import { type GroupsPlan, planGroups } from './groups.ts';
 import { type Observation, observe } from './observe.ts';
 import { findProblem, type PodProblem } from './pod.ts';
 import { carryOut } from './pods.ts';
-import { isSameStatus } from './same-status.ts';
 import { scale } from './scale.ts';
 import { makeStatus, timeText } from './status.ts';
+import { StatusWriter } from './status-writer.ts';
+import { Turn } from './turn.ts';
 
 const cacheWaitMs = 200;
 const drainPollMs = 1000;
@@ -37,11 +39,15 @@ export class NVLMController {
   readonly #context: ControllerContext;
   readonly #children: ChildApplier;
   readonly #events: EventRecorder;
+  readonly #statuses: StatusWriter;
+  readonly #clock: Clock;
   readonly #ownScaler = new OwnScaler();
   readonly #failures = new FailureBackoff();
 
-  constructor(context: ControllerContext) {
+  constructor(context: ControllerContext, clock: Clock = systemClock) {
     this.#context = context;
+    this.#clock = clock;
+    this.#statuses = new StatusWriter(context, clock);
     this.#children = new ChildApplier(context);
     this.#events = new EventRecorder(context);
   }
@@ -51,6 +57,7 @@ export class NVLMController {
    * be tried again. `fence` aborts when this process does not lead any more.
    */
   async reconcile(key: string, fence: AbortSignal): Promise<number | undefined> {
+    const turn = new Turn(fence, this.#clock);
     const { expectations, depths } = this.#context;
     const seen = observe(this.#context, key);
     if (seen === undefined) {
@@ -59,20 +66,21 @@ export class NVLMController {
       this.#children.forget(key);
       this.#ownScaler.forget(key);
       this.#failures.forget(key);
+      this.#statuses.forget(key);
       return undefined;
     }
     if (!expectations.isSatisfied(key)) return cacheWaitMs;
     const isDeleting = seen.deployment.metadata.deletionTimestamp !== undefined;
-    if (isDeleting) return this.#finalize(seen, fence);
+    if (isDeleting) return this.#finalize(seen, turn);
     if (!seen.deployment.metadata.finalizers?.includes(FINALIZER)) {
       await this.#setFinalizers(
         seen,
         [...(seen.deployment.metadata.finalizers ?? []), FINALIZER],
-        fence,
+        turn,
       );
       return undefined;
     }
-    return this.#serve(seen, fence);
+    return this.#serve(seen, turn);
   }
 
   /** Resolves when the events of past reconciles are written. */
@@ -80,9 +88,8 @@ export class NVLMController {
     await this.#events.flush();
   }
 
-  async #serve(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
+  async #serve(seen: Observation, turn: Turn): Promise<number | undefined> {
     const { deployment } = seen;
-    const { expectations } = this.#context;
     const { described, attempts } = this.#described(seen);
     const { leaderWorkerSet } = this.#context.available;
     const feasibility = judgeFeasibility(deployment, described, leaderWorkerSet);
@@ -102,29 +109,29 @@ export class NVLMController {
         deployment.metadata.uid,
         this.#wantedObjects(props, attempts),
         deployment.spec.driftPolicy,
-        fence,
+        turn,
       );
     } catch (error) {
       refuse(error);
     }
-    // A turn is one round of writes: turns stay short, and what is decided next is decided on what those made.
-    const hasWritten = (): boolean =>
-      problems.length === 0 && drifts.length === 0 && !expectations.isSatisfied(seen.key);
-    if (hasWritten()) return cacheWaitMs;
+    // What is decided next is decided on what was written, unless there is something to tell.
+    const isForNextTurn = (): boolean =>
+      turn.hasWritten && problems.length === 0 && drifts.length === 0;
+    if (isForNextTurn()) return cacheWaitMs;
     if (feasibility.accepted.status !== 'False' && !isHeld(seen, revision, feasibility)) {
       const planned = this.#plan(seen, revision, deployment.spec.replicas);
       const paced = this.#failures.apply(seen.key, seen.barePods, planned);
       plan = paced.plan;
       waitMs = paced.waitMs;
-      const { created, refused } = await carryOut(
+      const { created, drained, refused } = await carryOut(
         this.#context,
         seen,
         plan,
         props,
         revision,
-        fence,
+        turn,
       );
-      plan = { ...plan, create: created };
+      plan = { ...plan, create: created, drain: drained };
       if (refused !== undefined) problems.push(refused);
       const { groups } = plan;
       try {
@@ -136,13 +143,13 @@ export class NVLMController {
             groups,
             props,
             revision,
-            fence,
+            turn,
           )),
         );
       } catch (error) {
         refuse(error);
       }
-      if (hasWritten() || (created > 0 && refused === undefined)) {
+      if (isForNextTurn()) {
         announcePlan(this.#events, seen, plan, revision);
         return Math.min(cacheWaitMs, waitMs ?? cacheWaitMs);
       }
@@ -157,8 +164,17 @@ export class NVLMController {
         .map(findProblem)
         .filter((problem): problem is PodProblem => problem !== undefined),
     );
-    const scaled = await scale(this.#context, this.#ownScaler, seen, fence);
-    await this.#tell(seen, revision, problems, feasibility, drifts, plan, scaled.scaledTo, fence);
+    const scaled = await scale(this.#context, this.#ownScaler, seen, turn.fence);
+    const untoldMs = await this.#tell(
+      seen,
+      revision,
+      problems,
+      feasibility,
+      drifts,
+      plan,
+      scaled.scaledTo,
+      turn.fence,
+    );
     const isMoving = plan.drain.length > 0 || seen.rolloutPods.some((pod) => pod.isDraining);
     const describedMs = described.state === 'known' ? undefined : described.lookAgainMs;
     const times = [
@@ -167,13 +183,14 @@ export class NVLMController {
       scaled.lookAgainMs,
       describedMs,
       ofGroups.lookAgainMs,
+      untoldMs,
     ];
     const due = times.filter((time) => time !== undefined);
     return due.length === 0 ? undefined : Math.min(...due);
   }
 
   /** Lets streams finish, deletes the pods, then lets the object go; its children go with it. */
-  async #finalize(seen: Observation, fence: AbortSignal): Promise<number | undefined> {
+  async #finalize(seen: Observation, turn: Turn): Promise<number | undefined> {
     const { deployment, pods } = seen;
     const finalizers = deployment.metadata.finalizers ?? [];
     if (!finalizers.includes(FINALIZER)) return undefined;
@@ -186,18 +203,20 @@ export class NVLMController {
     const props = this.#props(deployment, feasibility.weightsBytes);
     const revision = engineRevision(props);
     const plan = this.#plan(seen, revision, 0);
-    await carryOut(this.#context, seen, plan, props, revision, fence);
+    const { drained } = await carryOut(this.#context, seen, plan, props, revision, turn);
     const { groups } = plan;
-    await carryOutGroups(this.#context, this.#children, seen, groups, props, revision, fence);
+    await carryOutGroups(this.#context, this.#children, seen, groups, props, revision, turn);
     if (pods.length === 0 && groups === 0) {
       await this.#setFinalizers(
         seen,
         finalizers.filter((name) => name !== FINALIZER),
-        fence,
+        turn,
       );
       return undefined;
     }
-    await this.#tell(seen, revision, [], feasibility, [], plan, undefined, fence);
+    if (turn.isOver) return cacheWaitMs;
+    const done = { ...plan, drain: drained };
+    await this.#tell(seen, revision, [], feasibility, [], done, undefined, turn.fence);
     return drainPollMs;
   }
 
@@ -254,7 +273,7 @@ export class NVLMController {
   async #setFinalizers(
     { deployment }: Observation,
     finalizers: readonly string[],
-    fence: AbortSignal,
+    { fence }: Turn,
   ): Promise<void> {
     const { name, namespace, resourceVersion } = deployment.metadata;
     try {
@@ -272,6 +291,7 @@ export class NVLMController {
     }
   }
 
+  /** Answers after how many milliseconds what is new may be told, where it was not at once. */
   async #tell(
     seen: Observation,
     revision: string,
@@ -281,8 +301,8 @@ export class NVLMController {
     plan: GroupsPlan,
     scaledTo: number | undefined,
     fence: AbortSignal,
-  ): Promise<void> {
-    const { client, metricsState, deployments, expectations } = this.#context;
+  ): Promise<number | undefined> {
+    const { metricsState } = this.#context;
     const { deployment, rolloutPods, depth, loading, now } = seen;
     const status = makeStatus({
       deployment,
@@ -302,23 +322,10 @@ export class NVLMController {
       model: feasibility.model,
       now,
     });
-    if (!isSameStatus(deployment.status, status)) {
-      const { name, namespace } = deployment.metadata;
-      const { apiVersion, kind } = deployment;
-      try {
-        const written = await client.apply<KubeObject>(
-          NVLM_RESOURCE,
-          { apiVersion, kind, metadata: { name, namespace }, status },
-          { fieldManager: FIELD_MANAGER, force: true, subresource: 'status', signal: fence },
-        );
-        // A turn before it comes back would find it changed, and write it again.
-        expectations.expectWrite(seen.key, deployments, written);
-      } catch (error) {
-        if (!isNotFound(error)) throw error;
-      }
-    }
+    const untoldMs = await this.#statuses.write(seen.key, deployment, status, fence);
     announcePlan(this.#events, seen, plan, revision);
     announce(this.#events, deployment, status, problems, drifts, scaledTo);
+    return untoldMs;
   }
 
   #lastActiveTime({ deployment, idleMs, now }: Observation): string | undefined {

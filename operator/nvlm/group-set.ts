@@ -8,6 +8,7 @@ import type { ChildApplier, Drift } from './children.ts';
 import type { ControllerContext } from './context.ts';
 import type { GroupSet, Observation } from './observe.ts';
 import type { PodProblem } from './pod.ts';
+import type { Turn } from './turn.ts';
 
 /** A controller that runs sets the status of what it sees within moments. */
 const patienceMs = 15_000;
@@ -35,17 +36,17 @@ export async function carryOutGroups(
   groups: number,
   props: EngineProps,
   revision: string,
-  fence: AbortSignal,
+  turn: Turn,
 ): Promise<Drift[]> {
   const { uid } = deployment.metadata;
   if (isGrouped(props) && deployment.metadata.deletionTimestamp === undefined) {
     const lasting = groupRevision(groupSet) === revision ? withBudgetOf(groupSet, props) : props;
     const wanted = leaderWorkerSet(lasting, revision, groups);
-    return children.apply(key, uid, wanted, deployment.spec.driftPolicy, fence);
+    return children.apply(key, uid, wanted, deployment.spec.driftPolicy, turn);
   }
   if (groupSet === undefined) return [];
-  if (groups < groupsOf(groupSet)) await resize(context, key, groupSet, groups, fence);
-  else if (groups === 0 && pods.length === barePods.length) await children.delete(groupSet, fence);
+  if (groups < groupsOf(groupSet)) await resize(context, key, groupSet, groups, turn);
+  else if (groups === 0 && pods.length === barePods.length) await children.delete(groupSet, turn);
   return [];
 }
 
@@ -61,18 +62,20 @@ async function resize(
   key: string,
   set: GroupSet,
   replicas: number,
-  fence: AbortSignal,
+  turn: Turn,
 ): Promise<void> {
   const { name, namespace, resourceVersion } = set.metadata;
   try {
-    const written = await client.request({
-      method: 'PATCH',
-      path: objectPath(resourceOf(set), name, namespace),
-      query: { fieldManager: FIELD_MANAGER },
-      contentType: 'application/merge-patch+json',
-      body: { metadata: { resourceVersion }, spec: { replicas } },
-      signal: fence,
-    });
+    const written = await turn.write(() =>
+      client.request({
+        method: 'PATCH',
+        path: objectPath(resourceOf(set), name, namespace),
+        query: { fieldManager: FIELD_MANAGER },
+        contentType: 'application/merge-patch+json',
+        body: { metadata: { resourceVersion }, spec: { replicas } },
+        signal: turn.fence,
+      }),
+    );
     const store = children.get(set.kind);
     if (store !== undefined) expectations.expectWrite(key, store, written as KubeObject);
   } catch (error) {

@@ -1,20 +1,20 @@
-/** Carries out a rollout plan, one write per pod; every write is expected back before the next plan is made. */
+/** Carries out a rollout plan, one write per pod; every write is expected back before the next plan is made. A plan may be left off at any write. */
 import { enginePod, enginePodTemplate } from '#charts/engine-pod.ts';
 import { ANNOTATIONS, LABELS } from '#charts/labels.ts';
 import type { EngineProps } from '#charts/props.ts';
+import type { KubeRequest } from '../kube/client.ts';
 import { isConflict, isNotFound, KubeError } from '../kube/errors.ts';
 import { collectionPath, type KubeObject, objectPath, RESOURCES } from '../kube/resource.ts';
 import type { ControllerContext } from './context.ts';
 import type { Observation } from './observe.ts';
 import type { PodProblem } from './pod.ts';
 import type { RolloutPlan } from './rollout.ts';
-
-const maxAtOnce = 16;
-/** A turn that has made pods for so long leaves the others to the next: keys wait for turns, those of edits too. */
-const turnMs = 30;
+import type { Turn } from './turn.ts';
 
 export interface CarriedOut {
   readonly created: number;
+  /** Names of pods that were taken out of the Service. */
+  readonly drained: readonly string[];
   /** What the API server refused about the pods themselves: that is for the status. */
   readonly refused?: PodProblem;
 }
@@ -25,22 +25,24 @@ export function randomSuffix(random: () => number): string {
   return Array.from({ length: 5 }, () => alphabet[Math.floor(random() * alphabet.length)]).join('');
 }
 
-/** Carries out `plan`, of many new pods maybe only some. Throws KubeError for what is not about the pods themselves. */
+/** Carries out `plan` as far as the turn goes. Throws KubeError for what is not about the pods themselves. */
 export async function carryOut(
   context: ControllerContext,
   { key, deployment, pods }: Observation,
   plan: RolloutPlan,
   props: EngineProps,
   revision: string,
-  fence: AbortSignal,
+  turn: Turn,
 ): Promise<CarriedOut> {
   const { client, expectations, now } = context;
   const { namespace } = deployment.metadata;
+  const write = (request: KubeRequest): Promise<unknown> =>
+    turn.write(() => client.request({ ...request, signal: turn.fence }));
   const podPath = (name: string): string => objectPath(RESOURCES.pod, name, namespace);
   const setTraffic = async (name: string, traffic: 'serving' | 'draining'): Promise<void> => {
     const since = traffic === 'draining' ? now().toISOString() : null;
     await ignoreGone(async () => {
-      const written = await client.request({
+      const written = await write({
         method: 'PATCH',
         path: podPath(name),
         contentType: 'application/merge-patch+json',
@@ -50,61 +52,55 @@ export async function carryOut(
             annotations: { [ANNOTATIONS.drainingSince]: since },
           },
         },
-        signal: fence,
       });
       expectations.expectWrite(key, context.pods, written as KubeObject);
     });
   };
-  for (const name of plan.undrain) await setTraffic(name, 'serving');
-  for (const name of plan.drain) await setTraffic(name, 'draining');
+  const drained: string[] = [];
+  for (const name of plan.undrain) {
+    if (turn.isOver) return { created: 0, drained };
+    await setTraffic(name, 'serving');
+  }
+  for (const name of plan.drain) {
+    if (turn.isOver) return { created: 0, drained };
+    await setTraffic(name, 'draining');
+    drained.push(name);
+  }
   for (const name of plan.delete) {
+    if (turn.isOver) return { created: 0, drained };
     const pod = pods.find((candidate) => candidate.metadata.name === name);
     if (pod === undefined) continue;
     const { uid, resourceVersion } = pod.metadata;
     await ignoreGone(async () => {
-      await client.request({
+      await write({
         method: 'DELETE',
         path: podPath(name),
         // As it was seen: one that has become ready since is planned with again.
         body: { preconditions: { uid, resourceVersion } },
-        signal: fence,
       });
       expectations.expectDelete(key, context.pods, pod);
     });
   }
-  if (plan.create === 0) return { created: 0 };
+  if (plan.create === 0) return { created: 0, drained };
   const template = enginePodTemplate(props);
-  const create = async (): Promise<void> => {
-    const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
-    const created = await client.request({
-      method: 'POST',
-      path: collectionPath(RESOURCES.pod, namespace),
-      body: enginePod(props, template, revision, name),
-      signal: fence,
-    });
-    expectations.expectWrite(key, context.pods, created as KubeObject);
-  };
-  // Slow start: what is refused is refused once, not for every replica. What was taken before is taken again.
-  const isKnown = pods.some(({ metadata }) => metadata.labels?.[LABELS.revision] === revision);
-  const startedAt = performance.now();
   let created = 0;
-  for (
-    let batch = isKnown ? maxAtOnce : 1;
-    created < plan.create && performance.now() - startedAt < turnMs;
-    batch = Math.min(2 * batch, maxAtOnce)
-  ) {
-    const length = Math.min(batch, plan.create - created);
-    const results = await Promise.allSettled(Array.from({ length }, create));
-    created += results.filter(({ status }) => status === 'fulfilled').length;
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed === undefined) continue;
-    const { reason: error } = failed;
-    const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
-    if (!isRefusal) throw error;
-    const message = `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`;
-    return { created, refused: { reason: 'InvalidTemplate', message } };
+  for (; created < plan.create && !turn.isOver; created++) {
+    const name = `${props.name}-${revision}-${randomSuffix(context.random)}`;
+    try {
+      const pod = await write({
+        method: 'POST',
+        path: collectionPath(RESOURCES.pod, namespace),
+        body: enginePod(props, template, revision, name),
+      });
+      expectations.expectWrite(key, context.pods, pod as KubeObject);
+    } catch (error) {
+      const isRefusal = error instanceof KubeError && [400, 403, 422].includes(error.status ?? 0);
+      if (!isRefusal) throw error;
+      const message = `The API server refuses the engine pod: ${error.message}. Change spec.template, or what forbids it.`;
+      return { created, drained, refused: { reason: 'InvalidTemplate', message } };
+    }
   }
-  return { created };
+  return { created, drained };
 }
 
 /** A pod that is gone, was re-made under its name, or has changed since it was seen, needs no write: its change comes by the watch. */

@@ -11,6 +11,7 @@ import { NVLMController } from '#operator/nvlm/controller.ts';
 import { EventRecorder } from '#operator/nvlm/events.ts';
 import { DepthBook } from '#operator/scaling/depth.ts';
 import { SPEC_DEFAULTS } from '../../support/deployment-spec.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 /** An API server that takes everything, and tells watches of it when the test says so. */
 class World {
@@ -233,6 +234,61 @@ describe('a turn of the reconcile', () => {
       assert.match(told(), /^True Ready: Job \S+: it broke; Job \S+ tries again$/);
       assert.equal(world.jobs().length, 2);
     }
+  });
+
+  test('ends soon where each write takes long, and goes on in the next with what is left', async () => {
+    const world = new World();
+    const clock = new FakeClock();
+    const slow = <A extends unknown[], R>(call: (...of: A) => R) => {
+      return (...of: A): R => {
+        clock.advance(20);
+        return call(...of);
+      };
+    };
+    const { request, apply, stream } = world.context.client;
+    const client: KubeClient = { request: slow(request), apply: slow(apply) as never, stream };
+    const controller = new NVLMController({ ...world.context, client }, clock);
+    world.put(deployment(5));
+    const turns: string[][] = [];
+    for (let turn = 0; turn < 8; turn++) {
+      world.tell();
+      await controller.reconcile('team/chat', fence);
+      turns.push(world.turn());
+    }
+    const pods = Array<string>(2).fill('POST pods');
+    assert.deepEqual(turns.slice(3), [pods, pods, ['POST pods'], ['apply status'], []]);
+    assert.deepEqual(
+      turns.slice(0, 3).map((calls) => calls.length),
+      [1, 2, 2],
+    );
+  });
+
+  test('tells counts once a second, and what is new besides at once', async () => {
+    const world = new World();
+    const clock = new FakeClock();
+    const controller = new NVLMController(world.context, clock);
+    const turn = async (): Promise<[string[], number | undefined]> => {
+      world.tell();
+      const waitMs = await controller.reconcile('team/chat', fence);
+      return [world.turn(), waitMs];
+    };
+    world.put(deployment(5));
+    for (let turns = 0; turns < 5; turns++) await turn();
+    const setReady = (index: number, status: 'True' | 'False'): void => {
+      const pod = world.watched.pods.list()[index]!;
+      world.put({ ...pod, status: { phase: 'Running', conditions: [{ type: 'Ready', status }] } });
+    };
+    clock.advance(5000);
+    setReady(0, 'False');
+    setReady(1, 'False');
+    assert.deepEqual(await turn(), [['apply status'], undefined], 'it is Ready no more');
+    clock.advance(300);
+    setReady(2, 'False');
+    assert.deepEqual(await turn(), [[], 700], 'one fewer of five');
+    clock.advance(700);
+    assert.deepEqual(await turn(), [['apply status'], undefined]);
+    for (const index of [0, 1, 2]) setReady(index, 'True');
+    assert.deepEqual(await turn(), [['apply status'], undefined], 'it is Ready again');
   });
 
   test('is over before its events are written', async () => {
