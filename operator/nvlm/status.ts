@@ -29,7 +29,7 @@ export interface StatusInput {
   readonly accepted: Finding;
   readonly drifts: readonly Drift[];
   readonly depth: Depth;
-  /** Undefined while it is not known; what was told stays then. */
+  /** Undefined while it is not known; what was told stays then, as long as an engine is ready. */
   readonly tokensPerSecond: number | undefined;
   /** The Service leads to an engine. */
   readonly hasRoute: boolean;
@@ -69,7 +69,10 @@ export function makeStatus(input: StatusInput): NVLMDeploymentStatus {
   );
   const wake = metadata.annotations?.[ANNOTATIONS.wake];
   const lastWake = spec.replicas > 0 ? wake : previous?.lastWake;
-  const { tokensPerSecond = previous?.tokensPerSecond } = input;
+  const { tokensPerSecond: told = previous?.tokensPerSecond } = input;
+  // Nobody is left who could tell that it makes none.
+  const isSilent = !present.some((pod) => pod.isReady);
+  const tokensPerSecond = isSilent && told !== undefined ? 0 : told;
   const coldStart = coldStartOf(input.podObjects, previous?.coldStart);
   const phase = phaseOf(input, findings, { readyReplicas, drainingReplicas, current });
   return {

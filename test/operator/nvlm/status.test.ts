@@ -135,4 +135,7 @@ test('the tokens a second stay as they were told while a new operator has not wa
   assert.equal(before.tokensPerSecond, 120);
   assert.equal(statusOf([true], { before }).tokensPerSecond, 120);
   assert.equal(statusOf([true], { before, tokensPerSecond: 0 }).tokensPerSecond, 0);
+  assert.equal(statusOf([], { before }).tokensPerSecond, 0, 'scaled to zero');
+  assert.equal(statusOf([false], { before, tokensPerSecond: 120 }).tokensPerSecond, 0);
+  assert.equal(statusOf([]).tokensPerSecond, undefined, 'there never were any');
 });
