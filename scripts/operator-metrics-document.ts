@@ -20,7 +20,7 @@ const uses: Readonly<Record<string, string>> = {
     'More than a few seconds: the node’s clock is off. The operator counts by the API server’s, so that nothing breaks; TLS may one day.',
   nvlm_operator_queue_depth: 'Stays above 0: the operator is behind.',
   nvlm_operator_workers:
-    '2 for long while keys wait: the API server is slow for what is asked of it. At `--workers`: it has room for more.',
+    '1 for long while keys wait: the API server is slow for what is asked of it, and the operator leaves it time. At `--workers`: it has room for more.',
   nvlm_operator_queue_oldest_seconds: 'How far behind.',
   nvlm_operator_last_event_age_seconds:
     'Bookmarks come about every minute; above 150 the watch is given up and opened again.',
