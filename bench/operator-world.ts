@@ -8,12 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { OPERATOR_ENVIRONMENT } from '#charts/operator-objects.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import type { KubeClient } from '#operator/kube/client.ts';
+import { Reflector } from '#operator/kube/reflector.ts';
 import {
   collectionPath,
   type KubeList,
   type KubeObject,
   RESOURCES,
 } from '#operator/kube/resource.ts';
+import { Store } from '#operator/kube/store.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
 import type { ControlPlane } from '../scripts/cluster/control-plane.ts';
 import { grantOperatorAccess, operatorKubeconfig } from '../scripts/cluster/operator-account.ts';
@@ -23,7 +25,10 @@ const NAMESPACE = 'nvlm-system';
 const POD_NETWORK = '10.252.0.0/16';
 const ENGINE_PORT = 8000;
 const PARALLEL = 4;
+/** Controllers of Kubernetes look at every object of a namespace for each pod: nobody has thousands in one. */
+const IN_NAMESPACE = 50;
 export const nameOf = (index: number): string => `bench-${index}`;
+export const namespaceOf = (index: number): string => `team-${Math.floor(index / IN_NAMESPACE)}`;
 
 /** One server answers for the engines of all pods: every address of their network is this machine. */
 export async function startEngines(): Promise<Server> {
@@ -40,6 +45,16 @@ export async function startEngines(): Promise<Server> {
     server.listen(ENGINE_PORT, '0.0.0.0', 4096, resolve);
   });
   return server;
+}
+
+/** Those of `count` deployments. */
+export async function createNamespaces(client: KubeClient, count: number): Promise<void> {
+  for (let index = 0; index < count; index += IN_NAMESPACE) {
+    const metadata = { name: namespaceOf(index) };
+    const path = collectionPath(RESOURCES.namespace);
+    const body = { apiVersion: 'v1', kind: 'Namespace', metadata };
+    await client.request({ method: 'POST', path, body });
+  }
 }
 
 /** Under the rights of an installation, with the options of one. */
@@ -89,20 +104,21 @@ export async function inParallel(
   await Promise.all(Array.from({ length: PARALLEL }, lane));
 }
 
-const list = async (client: KubeClient): Promise<readonly NVLMDeployment[]> => {
-  const path = collectionPath(NVLM_RESOURCE, 'default');
-  // From the API server's cache: who watches the operator must not be its heaviest client.
-  const { items } = (await client.request({
-    method: 'GET',
-    path,
-    query: { resourceVersion: '0' },
-  })) as { readonly items: readonly NVLMDeployment[] };
-  return items;
-};
+/** All NVLMDeployments as a watch tells them, until `signal` aborts: who looks on must not be the operator's heaviest neighbour. */
+export async function watchDeployments(
+  client: KubeClient,
+  signal: AbortSignal,
+): Promise<Store<NVLMDeployment & KubeObject>> {
+  const store = new Store<NVLMDeployment & KubeObject>();
+  const reflector = new Reflector({ client, type: NVLM_RESOURCE, store });
+  void reflector.run(signal);
+  await reflector.synced;
+  return store;
+}
 
 /** Seconds until every deployment satisfies `test`. */
 export async function untilAll(
-  client: KubeClient,
+  deployments: Store<NVLMDeployment & KubeObject>,
   count: number,
   test: (deployment: NVLMDeployment) => boolean,
   progress: (done: number) => void,
@@ -110,14 +126,14 @@ export async function untilAll(
 ): Promise<number> {
   const startedAt = performance.now();
   for (;;) {
-    const done = (await list(client)).filter(test).length;
+    const done = deployments.list().filter(test).length;
     progress(done);
     const seconds = (performance.now() - startedAt) / 1000;
     if (done === count) return seconds;
     if (seconds > timeoutSeconds) {
       throw new Error(`${done} of ${count} deployments after ${Math.round(seconds)} s`);
     }
-    await sleep(Math.min(5000, 500 + 4 * count));
+    await sleep(500);
   }
 }
 
@@ -127,7 +143,7 @@ export async function versions(client: KubeClient): Promise<string> {
   const types = [NVLM_RESOURCE, ...kinds.map((kind) => RESOURCES[kind])];
   const parts = [];
   for (const type of types) {
-    const path = collectionPath(type, 'default');
+    const path = collectionPath(type, undefined);
     const { items } = (await client.request({ method: 'GET', path })) as KubeList<KubeObject>;
     parts.push(...items.map(({ metadata }) => metadata.resourceVersion));
   }

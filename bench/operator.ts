@@ -10,13 +10,16 @@ import { createNodes } from '../scripts/cluster/nodes.ts';
 import { type Child, eventually } from '../scripts/cluster/processes.ts';
 import { MetricsReading } from './operator-metrics.ts';
 import {
+  createNamespaces,
   inParallel,
   nameOf,
+  namespaceOf,
   processFigures,
   startEngines,
   startOperator,
   untilAll,
   versions,
+  watchDeployments,
   yieldCores,
 } from './operator-world.ts';
 import type { BenchResult } from './result.ts';
@@ -45,13 +48,15 @@ export async function operatorBench(
     kwok: true,
     crds: [customResourceDefinition as unknown as KubeObject],
     podCidr: '10.252.0.1/16',
-    // Leases of hundreds of nodes every ten seconds are most of what an API server on two cores can write.
-    nodeLeaseSeconds: 3600,
+    // Those of hundreds of nodes are most of what an API server on two cores can write.
+    nodeHeartbeats: false,
   });
   let operator: Child | undefined;
+  const watching = new AbortController();
   try {
     const { client } = plane;
     progress(0.02, 'nodes');
+    await createNamespaces(client, deployments);
     await createNodes(client, [
       {
         prefix: 'a100',
@@ -74,12 +79,13 @@ export async function operatorBench(
       },
     );
     const idle = processFigures(child);
+    const seen = await watchDeployments(client, watching.signal);
 
     const createdAt = performance.now();
     await inParallel(deployments, rate, (index) =>
       client.request({
         method: 'POST',
-        path: collectionPath(NVLM_RESOURCE, 'default'),
+        path: collectionPath(NVLM_RESOURCE, namespaceOf(index)),
         body: {
           apiVersion: 'serving.nvlm.dev/v1alpha1',
           kind: 'NVLMDeployment',
@@ -94,7 +100,7 @@ export async function operatorBench(
     );
     const creating = (performance.now() - createdAt) / 1000;
     await untilAll(
-      client,
+      seen,
       deployments,
       ({ status }) => status?.readyReplicas === replicas,
       (done) => progress(0.05 + (0.55 * done) / deployments, `${done} of ${deployments} ready`),
@@ -133,14 +139,14 @@ export async function operatorBench(
     await inParallel(deployments, 4 * rate, (index) =>
       client.request({
         method: 'PATCH',
-        path: objectPath(NVLM_RESOURCE, nameOf(index), 'default'),
+        path: objectPath(NVLM_RESOURCE, nameOf(index), namespaceOf(index)),
         contentType: 'application/merge-patch+json',
         body: { spec: { rollout: { maxSurge: 2 } } },
       }),
     );
     const editing = (performance.now() - editStart) / 1000;
     await untilAll(
-      client,
+      seen,
       deployments,
       ({ metadata, status }) => status?.observedGeneration === metadata.generation,
       (done) => progress(0.8 + (0.1 * done) / deployments, `${done} of ${deployments} told`),
@@ -155,14 +161,14 @@ export async function operatorBench(
     const backAt = performance.now();
     await client.request({
       method: 'PATCH',
-      path: objectPath(NVLM_RESOURCE, nameOf(0), 'default'),
+      path: objectPath(NVLM_RESOURCE, nameOf(0), namespaceOf(0)),
       contentType: 'application/merge-patch+json',
       body: { spec: { rollout: { maxSurge: 1 } } },
     });
     await eventually(
       'the operator answers an edit again',
       async () => {
-        const path = objectPath(NVLM_RESOURCE, nameOf(0), 'default');
+        const path = objectPath(NVLM_RESOURCE, nameOf(0), namespaceOf(0));
         const { metadata, status } = (await client.request({
           method: 'GET',
           path,
@@ -241,7 +247,7 @@ export async function operatorBench(
               '',
             ],
           ],
-          note: 'One operator without the metrics API; the whole control plane and KWOK share the cores with it.',
+          note: 'One operator without the metrics API, fifty NVLMDeployments in a namespace, nodes without heartbeats; the whole control plane and KWOK share the cores with it.',
         },
         {
           title: 'API calls of the operator while settling',
@@ -299,6 +305,7 @@ export async function operatorBench(
       },
     };
   } finally {
+    watching.abort();
     await operator?.stop('SIGTERM', 10_000);
     await plane.stop();
     engines.closeAllConnections();

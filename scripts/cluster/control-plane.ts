@@ -18,8 +18,8 @@ export interface ControlPlaneOptions {
   readonly crds?: readonly KubeObject[];
   /** Of KWOK's pods. */
   readonly podCidr?: string;
-  /** Of the leases that KWOK renews for its nodes, at a quarter of it; the node controller waits for one as long. */
-  readonly nodeLeaseSeconds?: number;
+  /** Whether KWOK renews a lease for each of its nodes every ten seconds, and its status twice a minute; else the status every quarter of an hour. */
+  readonly nodeHeartbeats?: boolean;
   /** Address of this host that EndpointSlices may name; loopback when nothing outside the API server calls it. */
   readonly hostAddress?: string;
   /** Of ClusterIPs; the API server's own is the first. */
@@ -55,7 +55,7 @@ export async function startControlPlane({
   kwokConfig,
   crds = [],
   podCidr = '10.251.0.1/24',
-  nodeLeaseSeconds = 40,
+  nodeHeartbeats = true,
   hostAddress = '127.0.0.1',
   serviceCidr = '10.96.0.0/16',
   state: existing,
@@ -142,7 +142,7 @@ export async function startControlPlane({
       '--horizontal-pod-autoscaler-downscale-stabilization=5s',
       '--kube-api-qps=200',
       '--kube-api-burst=400',
-      `--node-monitor-grace-period=${nodeLeaseSeconds + 10}s`,
+      ...(nodeHeartbeats ? [] : ['--node-monitor-grace-period=1h']),
       ...controllerArgs,
     ],
     'kube-scheduler': [
@@ -157,7 +157,8 @@ export async function startControlPlane({
       `--kubeconfig=${admin}`,
       '--manage-all-nodes=false',
       '--manage-nodes-with-label-selector=type=kwok',
-      `--node-lease-duration-seconds=${nodeLeaseSeconds}`,
+      // With leases KWOK writes statuses more often, not less.
+      `--node-lease-duration-seconds=${nodeHeartbeats ? 40 : 0}`,
       `--cidr=${podCidr}`,
       `--node-ip=${hostAddress}`,
       ...(kwokConfig === undefined ? [] : [`--config=${kwokConfig}`]),
