@@ -6,7 +6,7 @@
 import { type Clock, systemClock } from '../kube/clock.ts';
 
 /** A write takes 5 to 20 ms of an API server that has time: a few fit, and the one that is on its way at the end. */
-const turnMs = 30;
+const turnMs = 20;
 
 export class Turn {
   /** Aborts when this process does not lead any more. */

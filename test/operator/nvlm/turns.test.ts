@@ -241,7 +241,7 @@ describe('a turn of the reconcile', () => {
     const clock = new FakeClock();
     const slow = <A extends unknown[], R>(call: (...of: A) => R) => {
       return (...of: A): R => {
-        clock.advance(20);
+        clock.advance(15);
         return call(...of);
       };
     };
