@@ -55,6 +55,10 @@ const childTypes = [
 
 const optionalTypes = [RESOURCES.podMonitor, RESOURCES.leaderWorkerSet];
 
+const childKinds: ReadonlySet<string> = new Set(
+  [...childTypes, ...optionalTypes].map(({ kind }) => kind),
+);
+
 /** Key of the NVLMDeployment whose model a pod describes. */
 function describesIndex({ metadata: { namespace, labels } }: KubeObject): string[] {
   const name = labels?.[LABELS.describes];
@@ -90,6 +94,8 @@ export function createWatched({
       type,
       store,
       hooks,
+      // What others changed of them is found there.
+      keepsManagedFields: childKinds.has(type.kind),
       ...(namespace !== undefined && { namespace }),
       ...(labelSelector !== undefined && { labelSelector }),
     });

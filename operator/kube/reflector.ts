@@ -30,6 +30,8 @@ export interface ReflectorOptions<T extends KubeObject> {
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
   readonly hooks?: ReflectorHooks;
+  /** Keeps who owns which field: half of an object's memory, as each pod has names of fields of its own. */
+  readonly keepsManagedFields?: boolean;
   readonly clock?: Clock;
   /** In [0, 1). */
   readonly random?: () => number;
@@ -54,6 +56,8 @@ export class Reflector<T extends KubeObject> {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #backoff: Backoff;
+  /** Apart: how long a server was away must not make its first answer, which may be an error, be followed by a long wait. */
+  readonly #unreachable: Backoff;
   #resourceVersion: string | undefined;
   #listedAt = Number.NEGATIVE_INFINITY;
   #lastEventAt: number | undefined;
@@ -66,10 +70,12 @@ export class Reflector<T extends KubeObject> {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
-    this.#backoff = new Backoff({
+    const backoff = {
       ...(options.backoff ?? { baseMs: 500, maxMs: 30_000 }),
       random: this.#random,
-    });
+    };
+    this.#backoff = new Backoff(backoff);
+    this.#unreachable = new Backoff({ ...backoff, maxMs: Math.min(backoff.maxMs, unreachableMs) });
     this.synced = new Promise((resolve) => {
       this.#markSynced = resolve;
     });
@@ -106,15 +112,17 @@ export class Reflector<T extends KubeObject> {
   async #recover(error: unknown, signal: AbortSignal): Promise<void> {
     const gone = isGone(error);
     this.#options.hooks?.onRestart?.(gone ? 'gone' : 'error', error);
-    const isUnreachable = error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
     if (gone) this.#resourceVersion = undefined;
+    // To ask where nobody listens costs nothing, and every second after the server is back is one without reconciles.
+    if (error instanceof KubeError && error.code === 'KUBE_UNREACHABLE') {
+      return pause(this.#clock, this.#unreachable.next(), signal);
+    }
+    this.#unreachable.reset();
     const asked = error instanceof KubeError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
     // The first list after a 410 is made at once; a server that answers every one with 410 is backed off from.
     const wait = this.#backoff.next();
     if (gone && this.#backoff.failures === 1) return;
-    // To ask where nobody listens costs nothing, and every second after the server is back is one without reconciles.
-    const most = isUnreachable ? unreachableMs : Number.POSITIVE_INFINITY;
-    await pause(this.#clock, Math.max(Math.min(wait, most), asked), signal);
+    await pause(this.#clock, Math.max(wait, asked), signal);
   }
 
   #isRelistDue(): boolean {
@@ -125,6 +133,12 @@ export class Reflector<T extends KubeObject> {
   #heard(): void {
     this.#lastEventAt = this.#clock.now();
     this.#options.hooks?.onEvent?.();
+  }
+
+  #kept(object: T): T {
+    if (this.#options.keepsManagedFields === true) return object;
+    const { managedFields: _, ...metadata } = object.metadata;
+    return { ...object, metadata };
   }
 
   get #selection(): Record<string, string> {
@@ -159,7 +173,7 @@ export class Reflector<T extends KubeObject> {
     const { group, version, kind } = type;
     const apiVersion = group === '' ? version : `${group}/${version}`;
     store.replace(
-      items.map((item) => ({ ...item, apiVersion, kind })),
+      items.map((item) => ({ ...this.#kept(item), apiVersion, kind })),
       resourceVersion,
     );
     this.#resourceVersion = resourceVersion;
@@ -211,11 +225,12 @@ export class Reflector<T extends KubeObject> {
           `WATCH ${type.plural}: ${event} has no resourceVersion`,
         );
       }
-      if (event === 'ADDED' || event === 'MODIFIED') store.set(object as unknown as T);
+      if (event === 'ADDED' || event === 'MODIFIED') store.set(this.#kept(object as unknown as T));
       else if (event === 'DELETED') store.delete(object as unknown as T);
       this.#resourceVersion = resourceVersion;
       heard = true;
       this.#backoff.reset();
+      this.#unreachable.reset();
       this.#heard();
     }
     return heard;
