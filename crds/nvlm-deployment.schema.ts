@@ -387,6 +387,10 @@ const auth = objectOf<AuthSpec>(
   { required: ['apiKeysSecretRef'] },
 );
 
+/** Objects that were made before the rule of the queue can be scaled, by the HPA too, and edited as long as these two fields stay. */
+const hasSameQueue =
+  'oldSelf.hasValue() && has(oldSelf.value().autoscaling) && oldSelf.value().batchPolicy.maxQueuedRequests == self.batchPolicy.maxQueuedRequests && oldSelf.value().autoscaling.targetQueueDepth == self.autoscaling.targetQueueDepth';
+
 export const specSchema = objectOf<NVLMDeploymentSpec>(
   'What is wanted.',
   {
@@ -434,7 +438,8 @@ export const specSchema = objectOf<NVLMDeploymentSpec>(
       },
       {
         // Engines that refuse requests before the queue is as deep as the target never call for more replicas.
-        rule: '!has(self.autoscaling) || self.batchPolicy.maxQueuedRequests >= 2 * self.autoscaling.targetQueueDepth',
+        rule: `!has(self.autoscaling) || self.batchPolicy.maxQueuedRequests >= 2 * self.autoscaling.targetQueueDepth || (${hasSameQueue})`,
+        optionalOldSelf: true,
         message:
           'must be at least twice autoscaling.targetQueueDepth: a queue that is full sooner calls for no more replicas; raise it or lower the target',
         fieldPath: '.batchPolicy.maxQueuedRequests',

@@ -5,6 +5,8 @@ export interface Rule {
   readonly rule: string;
   readonly message: string;
   readonly fieldPath?: string;
+  /** `oldSelf` is optional: the rule holds for new objects too. */
+  readonly optionalOldSelf?: boolean;
   readonly reason?: 'FieldValueInvalid' | 'FieldValueForbidden' | 'FieldValueRequired';
 }
 

@@ -7,7 +7,12 @@ import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
 import { KubeError } from '#operator/kube/errors.ts';
 import { collectionPath, type KubeObject, objectPath } from '#operator/kube/resource.ts';
 import { NVLM_RESOURCE } from '#operator/nvlm/context.ts';
-import { type ControlPlane, startControlPlane } from '../../scripts/cluster/control-plane.ts';
+import {
+  applyCrd,
+  type ControlPlane,
+  startControlPlane,
+} from '../../scripts/cluster/control-plane.ts';
+import { eventually } from '../../scripts/cluster/processes.ts';
 import { noCluster } from '../support/cluster/requirements.ts';
 import { SPEC_DEFAULTS } from '../support/deployment-spec.ts';
 
@@ -348,6 +353,53 @@ describe('the NVLMDeployment on the API server', { skip: noCluster(), timeout: 3
     assert.equal(metadata.generation, 1);
   });
 
+  test('an object that was made before a rule can be scaled, edited and told of; what breaks the rule anew is refused', async () => {
+    const crdWith = async (keep: (rule: string) => boolean): Promise<void> => {
+      const crd = structuredClone(customResourceDefinition) as unknown as CrdWithRules;
+      const { spec } = crd.spec.versions[0]!.schema.openAPIV3Schema.properties;
+      const rules = spec['x-kubernetes-validations'].filter(({ rule }) => keep(rule));
+      spec['x-kubernetes-validations'] = rules;
+      await applyCrd(plane.client, crd);
+    };
+    const isOfQueue = (rule: string): boolean => rule.includes('maxQueuedRequests');
+    const short = (maxQueuedRequests: number): Spec => ({
+      model: hub,
+      autoscaling: { maxReplicas: 4, targetQueueDepth: 16 },
+      batchPolicy: { maxQueuedRequests },
+    });
+    await crdWith((rule) => !isOfQueue(rule));
+    const old = await eventually('the rule is gone', () =>
+      create(short(8), 'old').catch(() => undefined),
+    );
+    await crdWith(() => true);
+    await eventually('the rule is there again', async () => {
+      const probe = `probe-${count++}`;
+      return create(short(8), probe).then(
+        () => false,
+        (error: Error) => error.message.includes('at least twice'),
+      );
+    });
+    const path = objectPath(NVLM_RESOURCE, 'old', 'default');
+    const patch = (body: object, subresource = ''): Promise<unknown> =>
+      plane.client.request({
+        method: 'PATCH',
+        path: `${path}${subresource}`,
+        contentType: 'application/merge-patch+json',
+        body,
+      });
+    await patch({ status: { phase: 'Pending', replicas: 1, selector: 'a=b' } }, '/status');
+    await patch({ spec: { replicas: 3 } }, '/scale');
+    await patch({ spec: { rollout: { maxSurge: 2 } } });
+    await patch({ spec: { autoscaling: { maxReplicas: 8 } } });
+    const tooShort = /must be at least twice autoscaling\.targetQueueDepth/;
+    assert.match(await refusal(patch({ spec: short(9) })), tooShort);
+    const deeper = { spec: { autoscaling: { targetQueueDepth: 20 } } };
+    assert.match(await refusal(patch(deeper)), tooShort);
+    await patch({ spec: short(32) });
+    assert.match(await refusal(patch({ spec: short(8) })), tooShort);
+    assert.equal(old.spec.batchPolicy.maxQueuedRequests, 8);
+  });
+
   test('the YAML that people install is this schema', async () => {
     const { Yaml } = await import('cdk8s');
     assert.equal(
@@ -356,6 +408,20 @@ describe('the NVLMDeployment on the API server', { skip: noCluster(), timeout: 3
     );
   });
 });
+
+interface CrdWithRules extends KubeObject {
+  readonly spec: {
+    readonly versions: readonly {
+      readonly schema: {
+        readonly openAPIV3Schema: {
+          readonly properties: {
+            readonly spec: { 'x-kubernetes-validations': { rule: string }[] };
+          };
+        };
+      };
+    }[];
+  };
+}
 
 /** Every value of `part` is in `whole`, at its place. */
 function assertContains(whole: unknown, part: unknown, path = 'spec'): void {
