@@ -68,7 +68,7 @@ export class LeaseElection {
       const acquiredAt = this.#clock.now();
       if (await this.#attempt(signal)) await this.#lead(lead, acquiredAt, signal);
       else {
-        const waitMs = this.#isUnreachable ? this.#retryMs : this.#durationMs / 6;
+        const waitMs = this.#isAway ? this.#retryMs : this.#durationMs / 6;
         await pause(this.#clock, waitMs * (1 + random() * 0.2), signal);
       }
     }
@@ -103,7 +103,7 @@ export class LeaseElection {
     };
     fence();
     while (!leading.signal.aborted) {
-      const waitMs = this.#isUnreachable ? this.#retryMs : this.#durationMs / 3;
+      const waitMs = this.#isAway ? this.#retryMs : this.#durationMs / 3;
       await pause(this.#clock, waitMs, leading.signal);
       if (leading.signal.aborted) break;
       // Counted from before the request: that is the latest time that the others may count from.
@@ -118,8 +118,8 @@ export class LeaseElection {
   }
 
   #isHeldByAnother = false;
-  /** The last attempt found no server: it is looked for more often than a lease that somebody holds. */
-  #isUnreachable = false;
+  /** There was no server, and has been no good answer since: it is looked for more often than a lease that somebody holds. */
+  #isAway = false;
 
   get #retryMs(): number {
     return this.#durationMs / 15;
@@ -127,11 +127,13 @@ export class LeaseElection {
 
   /** Takes or renews the lease; false when somebody else has it or the API server did not answer. */
   async #attempt(signal: AbortSignal, purpose: 'acquire' | 'renew' = 'acquire'): Promise<boolean> {
-    this.#isUnreachable = false;
     try {
-      return await this.#takeOrRenew(signal, purpose);
+      const outcome = await this.#takeOrRenew(signal, purpose);
+      this.#isAway = false;
+      return outcome;
     } catch (error) {
-      this.#isUnreachable = error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
+      // A server that comes back begins with errors.
+      this.#isAway ||= error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
       // A conflict: another replica was faster.
       if (!signal.aborted && !isConflict(error)) this.#options.onError?.(error);
       return false;

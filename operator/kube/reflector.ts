@@ -45,6 +45,8 @@ export interface ReflectorOptions<T extends KubeObject> {
 
 /** The longest wait where no connection is to be had. */
 const unreachableMs = 2000;
+/** After so many tries errors are not of a server that starts. */
+const maxRestarting = 60;
 
 interface WatchEvent {
   readonly type: string;
@@ -56,8 +58,8 @@ export class Reflector<T extends KubeObject> {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #backoff: Backoff;
-  /** Apart: how long a server was away must not make its first answer, which may be an error, be followed by a long wait. */
-  readonly #unreachable: Backoff;
+  /** From when there was no server until it has answered. */
+  readonly #outage: Backoff;
   #resourceVersion: string | undefined;
   #listedAt = Number.NEGATIVE_INFINITY;
   #lastEventAt: number | undefined;
@@ -75,7 +77,7 @@ export class Reflector<T extends KubeObject> {
       random: this.#random,
     };
     this.#backoff = new Backoff(backoff);
-    this.#unreachable = new Backoff({ ...backoff, maxMs: Math.min(backoff.maxMs, unreachableMs) });
+    this.#outage = new Backoff({ ...backoff, maxMs: Math.min(backoff.maxMs, unreachableMs) });
     this.synced = new Promise((resolve) => {
       this.#markSynced = resolve;
     });
@@ -113,12 +115,13 @@ export class Reflector<T extends KubeObject> {
     const gone = isGone(error);
     this.#options.hooks?.onRestart?.(gone ? 'gone' : 'error', error);
     if (gone) this.#resourceVersion = undefined;
-    // To ask where nobody listens costs nothing, and every second after the server is back is one without reconciles.
-    if (error instanceof KubeError && error.code === 'KUBE_UNREACHABLE') {
-      return pause(this.#clock, this.#unreachable.next(), signal);
-    }
-    this.#unreachable.reset();
     const asked = error instanceof KubeError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+    const isUnreachable = error instanceof KubeError && error.code === 'KUBE_UNREACHABLE';
+    // To ask where nobody listens costs nothing, and every second after the server is back, which begins with errors, is one without reconciles.
+    const { failures } = this.#outage;
+    if (isUnreachable || (failures > 0 && failures < maxRestarting)) {
+      return pause(this.#clock, Math.max(this.#outage.next(), asked), signal);
+    }
     // The first list after a 410 is made at once; a server that answers every one with 410 is backed off from.
     const wait = this.#backoff.next();
     if (gone && this.#backoff.failures === 1) return;
@@ -178,6 +181,7 @@ export class Reflector<T extends KubeObject> {
     );
     this.#resourceVersion = resourceVersion;
     this.#listedAt = this.#clock.now();
+    this.#outage.reset();
     this.#heard();
     hooks?.onList?.(items.length);
     this.#hasSynced = true;
@@ -230,7 +234,7 @@ export class Reflector<T extends KubeObject> {
       this.#resourceVersion = resourceVersion;
       heard = true;
       this.#backoff.reset();
-      this.#unreachable.reset();
+      this.#outage.reset();
       this.#heard();
     }
     return heard;

@@ -5,7 +5,7 @@ import type { KubeClient } from '#operator/kube/client.ts';
 import { type Clock, systemClock } from '#operator/kube/clock.ts';
 import { KubeError } from '#operator/kube/errors.ts';
 import { Reflector, type ReflectorOptions, type RestartReason } from '#operator/kube/reflector.ts';
-import { type KubeObject, RESOURCES } from '#operator/kube/resource.ts';
+import { type KubeList, type KubeObject, RESOURCES } from '#operator/kube/resource.ts';
 import { ownerIndex, Store } from '#operator/kube/store.ts';
 import { FakeKube, type FakeRequest, refuse } from '../../support/fake-kube/server.ts';
 
@@ -307,16 +307,27 @@ describe('a reflector stays equal to an API server that', () => {
 
   for (const keepsManagedFields of [false, true]) {
     test(`tells who owns which field: that is ${keepsManagedFields ? '' : 'not '}kept`, async () => {
-      const apply = (name: string): Promise<KubeObject> =>
-        client.apply<KubeObject>(
-          RESOURCES.configMap,
-          { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace: 'default' }, data: {} },
-          { fieldManager: 'm', force: true },
-        );
-      assert.ok((await apply('a')).metadata.managedFields !== undefined);
-      await start({ keepsManagedFields }).synced;
-      await apply('b');
-      await has('b');
+      const withOwners = (object: KubeObject): KubeObject => ({
+        ...object,
+        metadata: { ...object.metadata, managedFields: [{ manager: 'm', operation: 'Apply' }] },
+      });
+      const telling: KubeClient = {
+        ...client,
+        request: async (request) => {
+          const list = (await client.request(request)) as KubeList<KubeObject>;
+          return { ...list, items: list.items.map(withOwners) };
+        },
+        stream: async function* (...of) {
+          for await (const line of client.stream(...of)) {
+            const { type, object } = line as { type: string; object: KubeObject };
+            yield { type, object: withOwners(object) };
+          }
+        },
+      };
+      server.put(path('a'));
+      await start({ client: telling, keepsManagedFields }).synced;
+      server.put(path('b'));
+      await has('a', 'b');
       const kept = store.list().map(({ metadata }) => metadata.managedFields !== undefined);
       assert.deepEqual(kept, [keepsManagedFields, keepsManagedFields]);
     });
