@@ -1,5 +1,5 @@
 /** The generation engine: requests in, event streams out, and between them one step loop per lane. */
-import type { Forward } from '#engine/model/forward.ts';
+import type { Forward, StepOutputs } from '#engine/model/forward.ts';
 import type { NvlmError } from '#engine/protocol/errors.ts';
 import { ActiveRequest, type CancelTimer } from './active-request.ts';
 import { CompletionRate } from './completion-rate.ts';
@@ -215,34 +215,58 @@ class Engine implements GenerationEngine {
     }
   }
 
+  /**
+   * The next step of a lane starts before what the last one gave is told: readers turn tokens into text and frames while the
+   * threads compute, instead of making them wait.
+   */
   async #runLane(lane: number): Promise<void> {
     this.#busyLanes.add(lane);
+    let tellLast = (): void => {};
     for (;;) {
       const plan = this.#scheduler.schedule(lane, this.#now());
       if (plan === undefined) break;
-      await this.#step(plan);
+      const startedAtMs = this.#now();
+      const outputs = this.#start(plan, startedAtMs);
+      tellLast();
+      tellLast = await this.#finishStep(plan, outputs, startedAtMs);
       // What this step gave back may be what another lane waits for.
       if (this.#scheduler.laneCount > 1) this.#queuePump();
     }
+    tellLast();
     this.#busyLanes.delete(lane);
     this.#settle();
   }
 
-  /** Never rejects: what a step throws ends the requests of that step and no others. */
-  async #step(plan: Plan): Promise<void> {
-    const startedAtMs = this.#now();
-    for (const entry of plan.entries) this.#noteStart(entry.sequence, entry.start, startedAtMs);
+  async #start(plan: Plan, nowMs: number): Promise<StepOutputs> {
+    for (const entry of plan.entries) this.#noteStart(entry.sequence, entry.start, nowMs);
+    return this.#options.forwards[plan.lane]!.run(this.#builder.build(plan));
+  }
+
+  /**
+   * Takes in what a step gave; the result tells it to those who wait for it. Never rejects: what a step throws ends the requests
+   * of that step and no others.
+   */
+  async #finishStep(
+    plan: Plan,
+    outputs: Promise<StepOutputs>,
+    startedAtMs: number,
+  ): Promise<() => void> {
+    let tell: () => void;
     try {
-      const outputs = await this.#options.forwards[plan.lane]!.run(this.#builder.build(plan));
+      const progress = this.#scheduler.commit(plan, await outputs);
       const endedAtMs = this.#now();
-      const progress = this.#scheduler.commit(plan, outputs);
-      for (const one of progress) this.#emitProgress(one, endedAtMs);
+      tell = () => {
+        for (const one of progress) this.#emitProgress(one, endedAtMs);
+      };
     } catch (cause) {
       const error = stepFailed(cause);
-      for (const sequence of this.#scheduler.fail(plan)) {
-        const active = this.#active.get(sequence);
-        if (active !== undefined) this.#fail(active, error);
-      }
+      const failed = this.#scheduler.fail(plan);
+      tell = () => {
+        for (const sequence of failed) {
+          const active = this.#active.get(sequence);
+          if (active !== undefined) this.#fail(active, error);
+        }
+      };
     }
     this.#stats.steps++;
     this.#stats.lastStepAt = this.#now();
@@ -251,7 +275,10 @@ class Engine implements GenerationEngine {
       sequences: plan.entries.length,
       durationMs: this.#stats.lastStepAt - startedAtMs,
     };
-    for (const listener of this.#stepListeners) listener(step);
+    return () => {
+      tell();
+      for (const listener of this.#stepListeners) listener(step);
+    };
   }
 
   #noteStart(sequence: Sequence, computedTokens: number, nowMs: number): void {

@@ -275,6 +275,29 @@ test('a lagging reader gives its blocks to others and gets the same tokens when 
   assert.deepEqual(tokensOf(events), expectedOutput(requestOf(request), 24).tokens);
 });
 
+test('a step starts before its readers hear of the one before, and they hear of it while that step runs', async () => {
+  const rig = fakeEngine();
+  const told: number[] = [];
+  const toldAtStart: number[] = [];
+  const toldAtEnd: number[] = [];
+  const forward = rig.forwards[0]!;
+  const runStep = forward.run.bind(forward);
+  forward.run = async (inputs) => {
+    toldAtStart.push(told.length);
+    const outputs = await runStep(inputs);
+    toldAtEnd.push(told.length);
+    return outputs;
+  };
+  const read = async () => {
+    const stream = rig.engine.submit(requestOf({ promptIds: [1], maxTokens: 3 }), never);
+    for await (const event of stream) if (event.type === 'token') told.push(event.tokenId);
+  };
+  await settled(rig, read());
+  assert.deepEqual(toldAtStart, [0, 0, 1]);
+  assert.deepEqual(toldAtEnd, [0, 1, 2]);
+  assert.equal(told.length, 3);
+});
+
 test('higher priority starts first, whatever arrived first', async () => {
   const rig = fakeEngine({ maxSequences: 1 });
   const order: number[] = [];
