@@ -5,6 +5,8 @@
 // partitions of it in their scratch, each partition on its own, so that the order of the merge is the same wherever the cuts are.
 #include "attention.h"
 
+#include <optional>
+
 #include "kernels.h"
 
 namespace nvlm::NVLM_PATH {
@@ -111,6 +113,13 @@ struct Workspace {
   int64_t bytes(int64_t leftPartials) const { return tileBytes() + (2 + leftPartials) * partialBytes; }
 };
 
+// The partitions [begin, end) of a tile that a thread computes; `before` is the cost of all tiles before it.
+struct Share {
+  Tile tile;
+  int64_t before;
+  int begin, end;
+};
+
 // running = running merged with `next`, the partition after all that are in it, for rows [rowBegin, rowEnd).
 void merge(int rowBegin, int rowEnd, int padded, const Partial& running, const Partial& next) {
   alignas(64) float runningFactor[kTileRows], nextFactor[kTileRows];
@@ -170,11 +179,36 @@ void attention(const AttentionArgs& args, const Lane& lane) {
   const int64_t rangeBegin = plan.boundary(lane.index, lane.count);
   const int64_t rangeEnd = plan.boundary(lane.index + 1, lane.count);
 
+  const auto blockTable = [&](const Tile& tile) {
+    return step.blockTables + static_cast<int64_t>(tile.sequence) * step.maxBlocks;
+  };
   // Rows before the first that sees a key of partition p have nothing to merge from there on.
   const auto firstRow = [&](const Tile& tile, int p) { return tile.firstRow(p * args.partition, group); };
 
   Tile begunTile{};
   int64_t begunBefore = -1;
+  const auto attend = [&](const Share& share, const KeyBlock& after) {
+    const auto& [tile, before, begin, end] = share;
+    const int count = plan.partitions(tile);
+    const float* queries = args.qkv + tile.queryBegin * tokenStride +
+                           static_cast<int64_t>(tile.kvHead) * group * cache.headSize;
+    packQueries(tile, group, cache.headSize, cache.type, queries, tokenStride, args.scale, scratch);
+    for (int p = begin; p < end; ++p) {
+      const int keyBegin = p * args.partition;
+      const int keyEnd = keyBegin + args.partition < tile.keys ? keyBegin + args.partition : tile.keys;
+      const Partial result = begin > 0 ? workspace.left(p - begin) : p == 0 ? workspace.running() : workspace.newest();
+      attendPartition(tile, group, cache, layout, blockTable(tile), keyBegin, keyEnd, after, scratch, result);
+      if (begin == 0 && p > 0) merge(firstRow(tile, p), tile.rows, padded, workspace.running(), result);
+    }
+    if (begin == 0 && end == count) finish(args, tile, group, padded, workspace.running());
+    if (begin == 0 && end < count) {
+      begunTile = tile;
+      begunBefore = before;
+    }
+  };
+
+  // One tile behind, so that the first keys of the next are on their way while a tile is computed.
+  std::optional<Share> last;
   bool anySplit = false;
   int cut = 1;
   plan.forEachTile([&](const Tile& tile, int64_t before) {
@@ -190,24 +224,10 @@ void attention(const AttentionArgs& args, const Lane& lane) {
     const int begin = plan.partitionsBefore(tile, before, rangeBegin);
     const int end = plan.partitionsBefore(tile, before, rangeEnd);
     if (begin == end) return;
-
-    const float* queries = args.qkv + tile.queryBegin * tokenStride +
-                           static_cast<int64_t>(tile.kvHead) * group * cache.headSize;
-    packQueries(tile, group, cache.headSize, cache.type, queries, tokenStride, args.scale, scratch);
-    const int32_t* blockTable = step.blockTables + static_cast<int64_t>(tile.sequence) * step.maxBlocks;
-    for (int p = begin; p < end; ++p) {
-      const int keyBegin = p * args.partition;
-      const int keyEnd = keyBegin + args.partition < tile.keys ? keyBegin + args.partition : tile.keys;
-      const Partial result = begin > 0 ? workspace.left(p - begin) : p == 0 ? workspace.running() : workspace.newest();
-      attendPartition(tile, group, cache, layout, blockTable, keyBegin, keyEnd, scratch, result);
-      if (begin == 0 && p > 0) merge(firstRow(tile, p), tile.rows, padded, workspace.running(), result);
-    }
-    if (begin == 0 && end == count) finish(args, tile, group, padded, workspace.running());
-    if (begin == 0 && end < count) {
-      begunTile = tile;
-      begunBefore = before;
-    }
+    if (last) attend(*last, KeyBlocks(tile, cache, layout, blockTable(tile), begin * args.partition).next());
+    last = {tile, before, begin, end};
   });
+  if (last) attend(*last, {});
   if (!anySplit) return;
   lane.sync();
   if (begunBefore < 0) return;

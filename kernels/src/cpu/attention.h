@@ -31,6 +31,49 @@ struct Tile {
   }
 };
 
+// One block of keys and values, as pointers to its 16-token groups.
+struct KeyBlock {
+  const uint8_t* keys[kGroupsPerBlock];
+  const uint8_t* values[kGroupsPerBlock];
+  int begin;
+  int groups;
+};
+
+// Walks the key blocks of a sequence.
+class KeyBlocks {
+ public:
+  KeyBlocks(const Tile& tile, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable, int keyBegin)
+      : cache_(cache), layout_(layout), blockTable_(blockTable), keys_(tile.keys), begin_(keyBegin),
+        tableIndex_(keyBegin / cache.blockSize), offset_(keyBegin % cache.blockSize),
+        keyBase_(tile.kvHead * layout.keyHead), valueBase_(layout.valuesBegin + tile.kvHead * layout.valueHead) {}
+
+  // Has no groups behind the tile's last key.
+  KeyBlock next() {
+    KeyBlock block{};
+    block.begin = begin_;
+    for (; block.groups < kGroupsPerBlock && begin_ < keys_; ++block.groups, begin_ += kKeyGroup) {
+      const uint8_t* base = cache_.base + blockTable_[tableIndex_] * cache_.blockStride;
+      const int group = offset_ / kKeyGroup;
+      block.keys[block.groups] = base + keyBase_ + group * layout_.keyGroup;
+      block.values[block.groups] = base + valueBase_ + group * layout_.valueGroup;
+      offset_ += kKeyGroup;
+      if (offset_ == cache_.blockSize) {
+        offset_ = 0;
+        ++tableIndex_;
+      }
+    }
+    return block;
+  }
+
+ private:
+  const CacheLayer& cache_;
+  const BlockLayout& layout_;
+  const int32_t* const blockTable_;
+  const int keys_;
+  int begin_, tableIndex_, offset_;
+  const int64_t keyBase_, valueBase_;
+};
+
 // Running softmax of every row: out is not yet divided by sum; peak is in units of log2.
 struct Partial {
   float* out;   // (kTileRows, P)
@@ -82,9 +125,9 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
                  float scale, const TileScratch& scratch);
 
 // Attends to keys [keyBegin, keyEnd) of the tile, keyBegin a multiple of kKeyBlock and keyEnd <= tile.keys, and overwrites
-// `result`. Rows that see no key of the range have peak kLowestPeak and sum 0.
+// `result`. `after` is the block that the thread reads once the tile's keys end, fetched meanwhile; without groups: none. Rows that see no key of the range have peak kLowestPeak and sum 0.
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
-                     const int32_t* blockTable, int keyBegin, int keyEnd, const TileScratch& scratch,
-                     const Partial& result);
+                     const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
+                     const TileScratch& scratch, const Partial& result);
 
 }  // namespace nvlm::NVLM_PATH

@@ -38,49 +38,6 @@ NVLM_INLINE void multiplyAdd(F32x16& acc, const float* a, I32x16 b) {
 template <bool kBf16>
 constexpr int kStepFloats = kBf16 && !kPairs<kBf16> ? 2 : 1;
 
-// One block of keys and values, as pointers to its 16-token groups.
-struct KeyBlock {
-  const uint8_t* keys[kGroupsPerBlock];
-  const uint8_t* values[kGroupsPerBlock];
-  int begin;
-  int groups;
-};
-
-// Walks the key blocks of a sequence.
-class KeyBlocks {
- public:
-  KeyBlocks(const Tile& tile, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable, int keyBegin)
-      : cache_(cache), layout_(layout), blockTable_(blockTable), keys_(tile.keys), begin_(keyBegin),
-        tableIndex_(keyBegin / cache.blockSize), offset_(keyBegin % cache.blockSize),
-        keyBase_(tile.kvHead * layout.keyHead), valueBase_(layout.valuesBegin + tile.kvHead * layout.valueHead) {}
-
-  // Has no groups behind the tile's last key.
-  KeyBlock next() {
-    KeyBlock block{};
-    block.begin = begin_;
-    for (; block.groups < kGroupsPerBlock && begin_ < keys_; ++block.groups, begin_ += kKeyGroup) {
-      const uint8_t* base = cache_.base + blockTable_[tableIndex_] * cache_.blockStride;
-      const int group = offset_ / kKeyGroup;
-      block.keys[block.groups] = base + keyBase_ + group * layout_.keyGroup;
-      block.values[block.groups] = base + valueBase_ + group * layout_.valueGroup;
-      offset_ += kKeyGroup;
-      if (offset_ == cache_.blockSize) {
-        offset_ = 0;
-        ++tableIndex_;
-      }
-    }
-    return block;
-  }
-
- private:
-  const CacheLayer& cache_;
-  const BlockLayout& layout_;
-  const int32_t* const blockTable_;
-  const int keys_;
-  int begin_, tableIndex_, offset_;
-  const int64_t keyBase_, valueBase_;
-};
-
 // scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys. Fetches ahead the
 // lines of `nextKeys` as it goes, where not null.
 template <bool kBf16, int kRows, int kColumns>
@@ -207,6 +164,14 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const TileScr
   }
 }
 
+// The groups from `begin` on, which a shorter block before them has no steps to fetch on the way.
+NVLM_INLINE void fetchGroups(const KeyBlock& block, int begin, const BlockLayout& layout) {
+  for (int g = begin; g < block.groups; ++g) {
+    for (int64_t line = 0; line < layout.keyGroup; line += 64) __builtin_prefetch(block.keys[g] + line, 0, 2);
+    for (int64_t line = 0; line < layout.valueGroup; line += 64) __builtin_prefetch(block.values[g] + line, 0, 2);
+  }
+}
+
 // The values of `count` < 16 tokens, the rest of the group zero: unwritten memory times probability 0 may be NaN.
 void copyTail(const uint8_t* from, int count, const BlockLayout& layout, uint8_t* to) {
   const int tokensPerStep = kKeyGroup / layout.valueSteps;
@@ -219,7 +184,7 @@ void copyTail(const uint8_t* from, int count, const BlockLayout& layout, uint8_t
 
 template <bool kBf16>
 void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable,
-            int keyBegin, int keyEnd, const TileScratch& scratch, const Partial& result) {
+            int keyBegin, int keyEnd, const KeyBlock& after, const TileScratch& scratch, const Partial& result) {
   const int padded = static_cast<int>(layout.valueStep / 4);
   const float* const queries = reinterpret_cast<const float*>(scratch.queries);
   const int64_t queryStride = kPairs<kBf16> ? padded / 2 : padded;
@@ -232,6 +197,7 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
   for (int begin = keyBegin; begin < keyEnd; begin += kKeyBlock) {
     KeyBlock block = next;
     next = blocks.next();
+    if (next.groups == 0) next = after;
     const int lastGroup = block.groups - 1;
     const int written = tile.keyCount - (begin + lastGroup * kKeyGroup);
     if (written < kKeyGroup) {
@@ -246,6 +212,7 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
           row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps,
           scratch.scores + row * kKeyBlock + column * kLanes);
     });
+    fetchGroups(next, block.groups, layout);
     softmaxBlock<kBf16>(firstRow, tile.rows, block, scratch, result.peak);
     cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {
       valueRegisters<kBf16, kRows, kColumns>(scratch.scores + row * kKeyBlock, block, row == firstRow ? &next : nullptr,
@@ -279,12 +246,12 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
 }
 
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
-                     const int32_t* blockTable, int keyBegin, int keyEnd, const TileScratch& scratch,
-                     const Partial& result) {
+                     const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
+                     const TileScratch& scratch, const Partial& result) {
   if (cache.type == CacheType::kBf16) {
-    attend<true>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, scratch, result);
+    attend<true>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
   } else {
-    attend<false>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, scratch, result);
+    attend<false>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
   }
 }
 

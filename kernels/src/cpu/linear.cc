@@ -34,6 +34,7 @@ void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row)
   const int64_t records = (weight.k + kGroup - 1) / kGroup;
   int8_t* codes = reinterpret_cast<int8_t*>(row);
   float* scales = reinterpret_cast<float*>(row + records * 32);
+  F32x16 poison = zero();
   for (int64_t g = 0; g < records; ++g) {
     const int64_t left = weight.k - g * 32;
     F32x16 low, high;
@@ -53,13 +54,11 @@ void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row)
     const I32x16 highCodes = roundToInt(min(max(high * factor, least), most));
     storeInt8(codes + g * 32, lowCodes);
     storeInt8(codes + g * 32 + 16, highCodes);
-    // Zero times the sum is zero unless a value is infinite or NaN; then every output of the row becomes NaN, as it should.
-    const float poison = horizontalSum(low + high) * 0.0f;
-    const float scale = largest * (1.0f / 127.0f) + poison;
+    poison = poison + (low + high) * zero();
+    const float scale = largest * (1.0f / 127.0f);
     scales[g] = scale;
-    // At most 32 * 127: exact in fp32.
-    const float lowSum = horizontalSum(toFloat(lowCodes));
-    const float highSum = horizontalSum(toFloat(highCodes));
+    // At most 32 * 127: exact in fp32, in any order.
+    const float sum = horizontalSum(toFloat(lowCodes) + toFloat(highCodes));
     for (int s = 0; s < weight.segmentCount; ++s) {
       const PackedSegment& segment = weight.segments[s];
       if (segment.kind != PackedKind::kU8 && segment.kind != PackedKind::kU4) continue;
@@ -68,16 +67,19 @@ void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row)
       int32_t* starts = reinterpret_cast<int32_t*>(row + startsOffset);
       float* offsets = reinterpret_cast<float*>(row + offsetsOffset);
       if (segment.subs == 2) {
+        const float lowSum = horizontalSum(toFloat(lowCodes)), highSum = sum - lowSum;
         starts[2 * g] = -segment.zero * static_cast<int32_t>(lowSum);
         starts[2 * g + 1] = -segment.zero * static_cast<int32_t>(highSum);
         offsets[2 * g] = scale * lowSum;
         offsets[2 * g + 1] = scale * highSum;
       } else {
-        starts[g] = -segment.zero * static_cast<int32_t>(lowSum + highSum);
-        offsets[g] = scale * (lowSum + highSum);
+        starts[g] = -segment.zero * static_cast<int32_t>(sum);
+        offsets[g] = scale * sum;
       }
     }
   }
+  // Zero unless a value of the row is infinite or NaN; then each of its outputs becomes NaN, as it should.
+  scales[0] += horizontalSum(poison);
 }
 
 #if defined(__AVX512F__)
@@ -146,7 +148,7 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     pair(segment, panel, rows, rowCount, output, lane.scratch, lane.scratch + panelScratch);
   };
   if (segment.kind == PackedKind::kU4) {
-    run(shortPair<Codes::kNibbles, 1>);
+    segment.zero == 0 ? run(shortPair<Codes::kNibbles, 1, false>) : run(shortPair<Codes::kNibbles, 1>);
   } else if (segment.zero == 128) {
     segment.subs == 1 ? run(shortPair<Codes::kSigned, 1>) : run(shortPair<Codes::kSigned, 2>);
   } else {

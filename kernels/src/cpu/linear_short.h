@@ -63,14 +63,14 @@ NVLM_INLINE void addQuad(CodeVector (&dots)[kRows], const CodeVector& codes, con
   }
 }
 
-// The sum in 32 bits, -zero * sum(a) included.
-template <Codes kCodes>
+// The sum in 32 bits, -zero * sum(a) included where kStart says that it is not 0 anyway.
+template <Codes kCodes, bool kStart>
 NVLM_INLINE I32x16 finishDot(const CodeVector& dot, int32_t start) {
   I32x16 result;
   for (int i = 0; i < 2; ++i) {
     __m256i sum = dot.half[i];
     if constexpr (kCodes == Codes::kNibbles) sum = _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-    if constexpr (kCodes != Codes::kSigned) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(start));
+    if constexpr (kCodes != Codes::kSigned && kStart) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(start));
     result.part[i] = reinterpret_cast<IntPart>(sum);
   }
   return result;
@@ -78,7 +78,7 @@ NVLM_INLINE I32x16 finishDot(const CodeVector& dot, int32_t start) {
 
 // Sums of kRows rows, kPairChannels floats apart, gain records [first, first + count) of both blocks. `record` is the first of
 // them, with two codes to a byte when kPacked; `ahead` is how far before its use a line is fetched, 0 when it is in a cache.
-template <int kRows, bool kPacked, Codes kCodes, int kSubs>
+template <int kRows, bool kPacked, Codes kCodes, int kSubs, bool kStart>
 void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, int64_t recordBytes, int64_t first, int64_t count,
                int64_t ahead, const PreparedRows& rows) {
   const __m256i mask = _mm256_set1_epi8(15);
@@ -125,7 +125,7 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
           float scale;
           valueOf(starts + sub * 4, r, start);
           valueOf(da, r, scale);
-          total[r] = fma(toFloat(finishDot<kCodes>(dots[r], start)), d * splat(scale), load(sums + r * kPairChannels + 16 * block));
+          total[r] = fma(toFloat(finishDot<kCodes, kStart>(dots[r], start)), d * splat(scale), load(sums + r * kPairChannels + 16 * block));
         }
         if (weight.hasMin) {
           const F32x16 m = loadScale(scales + (kSubs + sub) * vectorBytes, weight.wideScales, block);
@@ -142,7 +142,7 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
 }
 
 // All rows of one pair. `unpacked` has a chunk's place, `scratch` kTileScratchBytes.
-template <Codes kCodes, int kSubs>
+template <Codes kCodes, int kSubs, bool kStart = true>
 void shortPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, const PairOutput& output,
                uint8_t* unpacked, uint8_t* scratch) {
   float* const sums = reinterpret_cast<float*>(scratch);
@@ -169,9 +169,9 @@ void shortPair(const PackedSegment& segment, const uint8_t* panel, const Prepare
           const PreparedRows from = rows.from(rowBegin + row);
           float* const to = sums + row * kPairChannels;
           if constexpr (kCodes == Codes::kNibbles) {
-            if (!unpack) return shortTile<kRows, true, kCodes, kSubs>(to, segment, record, recordBytes, first, count, ahead, from);
+            if (!unpack) return shortTile<kRows, true, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
           }
-          shortTile<kRows, false, kCodes, kSubs>(to, segment, record, recordBytes, first, count, ahead, from);
+          shortTile<kRows, false, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
         });
       }
     }
