@@ -217,7 +217,8 @@ class Engine implements GenerationEngine {
 
   /**
    * The next step of a lane starts before what the last one gave is told: readers turn tokens into text and frames while the
-   * threads compute, instead of making them wait.
+   * threads compute, instead of making them wait. All of that is one turn of the loop: nobody can end a request between. Never
+   * rejects: what a step throws ends the requests of that step and no others.
    */
   async #runLane(lane: number): Promise<void> {
     this.#busyLanes.add(lane);
@@ -228,7 +229,17 @@ class Engine implements GenerationEngine {
       const startedAtMs = this.#now();
       const outputs = this.#start(plan, startedAtMs);
       tellLast();
-      tellLast = await this.#finishStep(plan, outputs, startedAtMs);
+      let tell: () => void;
+      try {
+        tell = this.#commit(plan, await outputs);
+      } catch (cause) {
+        tell = this.#failStep(plan, cause);
+      }
+      const step = this.#countStep(plan, startedAtMs);
+      tellLast = () => {
+        tell();
+        for (const listener of this.#stepListeners) listener(step);
+      };
       // What this step gave back may be what another lane waits for.
       if (this.#scheduler.laneCount > 1) this.#queuePump();
     }
@@ -242,42 +253,33 @@ class Engine implements GenerationEngine {
     return this.#options.forwards[plan.lane]!.run(this.#builder.build(plan));
   }
 
-  /**
-   * Takes in what a step gave; the result tells it to those who wait for it. Never rejects: what a step throws ends the requests
-   * of that step and no others.
-   */
-  async #finishStep(
-    plan: Plan,
-    outputs: Promise<StepOutputs>,
-    startedAtMs: number,
-  ): Promise<() => void> {
-    let tell: () => void;
-    try {
-      const progress = this.#scheduler.commit(plan, await outputs);
-      const endedAtMs = this.#now();
-      tell = () => {
-        for (const one of progress) this.#emitProgress(one, endedAtMs);
-      };
-    } catch (cause) {
-      const error = stepFailed(cause);
-      const failed = this.#scheduler.fail(plan);
-      tell = () => {
-        for (const sequence of failed) {
-          const active = this.#active.get(sequence);
-          if (active !== undefined) this.#fail(active, error);
-        }
-      };
-    }
+  /** Takes in what a step gave; the result tells it to those who wait for it. */
+  #commit(plan: Plan, outputs: StepOutputs): () => void {
+    const progress = this.#scheduler.commit(plan, outputs);
+    const endedAtMs = this.#now();
+    return () => {
+      for (const one of progress) this.#emitProgress(one, endedAtMs);
+    };
+  }
+
+  #failStep(plan: Plan, cause: unknown): () => void {
+    const error = stepFailed(cause);
+    const failed = this.#scheduler.fail(plan);
+    return () => {
+      for (const sequence of failed) {
+        const active = this.#active.get(sequence);
+        if (active !== undefined) this.#fail(active, error);
+      }
+    };
+  }
+
+  #countStep({ tokenCount, entries }: Plan, startedAtMs: number): Step {
     this.#stats.steps++;
     this.#stats.lastStepAt = this.#now();
-    const step = {
-      tokens: plan.tokenCount,
-      sequences: plan.entries.length,
+    return {
+      tokens: tokenCount,
+      sequences: entries.length,
       durationMs: this.#stats.lastStepAt - startedAtMs,
-    };
-    return () => {
-      tell();
-      for (const listener of this.#stepListeners) listener(step);
     };
   }
 
@@ -402,6 +404,8 @@ class Engine implements GenerationEngine {
     });
   }
 }
+
+type Step = Parameters<Parameters<GenerationEngine['onStep']>[0]>[0];
 
 type Ending =
   | {

@@ -9,6 +9,7 @@ import {
   expectedOutput,
   type FakeEngine,
   fakeEngine,
+  isTerminal,
   type RequestOptions,
   requestOf,
   run,
@@ -296,6 +297,30 @@ test('a step starts before its readers hear of the one before, and they hear of 
   assert.deepEqual(toldAtStart, [0, 0, 1]);
   assert.deepEqual(toldAtEnd, [0, 1, 2]);
   assert.equal(told.length, 3);
+});
+
+test('an abort at any moment around the end of a step ends its request once, and the engine serves on', async () => {
+  for (let microtasks = 0; microtasks < 12; microtasks++) {
+    const rig = fakeEngine();
+    const controller = new AbortController();
+    const forward = rig.forwards[0]!;
+    const runStep = forward.run.bind(forward);
+    forward.run = (inputs) => {
+      const outputs = runStep(inputs);
+      void outputs.then(async () => {
+        for (let left = microtasks; left > 0; left--) await undefined;
+        controller.abort();
+      });
+      return outputs;
+    };
+    const stream = rig.engine.submit(requestOf({ promptIds: [1] }), controller.signal);
+    const events = await settled(rig, collect(stream));
+    assert.equal(events.filter(isTerminal).length, 1);
+    assert.equal(errorOf(events), 'end');
+    const after = await settled(rig, run(rig.engine, { promptIds: [2] }));
+    assert.equal(tokensOf(after).length, 8);
+    assert.equal(rig.engine.stats().blocksUsed, 0);
+  }
 });
 
 test('higher priority starts first, whatever arrived first', async () => {
