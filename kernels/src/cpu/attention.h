@@ -125,7 +125,8 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
                  float scale, const TileScratch& scratch);
 
 // Attends to keys [keyBegin, keyEnd) of the tile, keyBegin a multiple of kKeyBlock and keyEnd <= tile.keys, and overwrites
-// `result`. `after` is the block that the thread reads once the tile's keys end, fetched meanwhile; without groups: none. Rows that see no key of the range have peak kLowestPeak and sum 0.
+// `result`. Rows that see no key of the range have peak kLowestPeak and sum 0. `after` is the block that the thread reads once the
+// tile's keys end, and is fetched meanwhile; without groups: none.
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
                      const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
                      const TileScratch& scratch, const Partial& result);
