@@ -89,7 +89,7 @@ for (const subject of cpuSubjects()) {
         return values!;
       };
       const many = await run(ROWS, 2);
-      for (const rows of [1, 2, 3, 4, 5, 6, 7, 13, 48, 49])
+      for (const rows of [1, 2, 3, 4, 5, 6, 7, 13, 31, 32, 48, 49])
         assert.deepEqual(await run(rows, 1 + (rows % 2)), many.subarray(0, rows * 317), `${rows}`);
     });
 

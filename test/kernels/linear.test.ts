@@ -11,8 +11,8 @@ import { assertClose, OpRecorder, runTensors } from './harness.ts';
 import { COMPUTE_TYPES, cpuSubjects } from './subjects.ts';
 
 const STORAGE_TYPES = Object.keys(STORAGE_FORMATS) as StorageType[];
-/** Around the tiles of every path: 2 and 6 rows in registers, 16 rows of an AMX tile. */
-const ROWS = [1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 31, 33];
+/** Around the tiles of every path: 2 and 6 rows in registers, 16 rows of an AMX tile, which starts at 32. */
+const ROWS = [1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 31, 33, 48, 49];
 /** Around the 16 channels of a block and the 32 of a pair. */
 const OUTPUTS = [1, 3, 15, 16, 17, 31, 32, 33, 47, 64, 65, 100];
 

@@ -6,8 +6,10 @@
 
 namespace nvlm::NVLM_PATH {
 
-// From here on tiles beat vectors.
-constexpr int64_t kAmxIntegerRows = 8;
+// From here on tiles beat vectors: with a scale for every 32 values a tile's dots are half its depth and go through memory. On an Emerald
+// Rapids 16 rows took 141 ns a record where vectors took 129, 32 rows as long as they, 512 rows mostly a tenth to a third less.
+constexpr int64_t kAmxIntegerRows = 32;
+static_assert(kUnpackRows <= kAmxIntegerRows);
 constexpr int kAmxRows = 16;
 
 // Rows of activations of a chunk: one or two tiles.

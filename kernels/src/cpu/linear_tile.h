@@ -15,7 +15,7 @@ constexpr int kLinearTileRows = 2;
 
 // Rows from which a panel of nibbles is unpacked once rather than by every tile.
 #if defined(NVLM_AMX)
-constexpr int64_t kUnpackRows = kLinearTileRows + 1;
+constexpr int64_t kUnpackRows = 32;
 #else
 constexpr int64_t kUnpackRows = 8 * kLinearTileRows;
 #endif
