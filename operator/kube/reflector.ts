@@ -38,7 +38,7 @@ export interface ReflectorOptions<T extends KubeObject> {
   readonly pageSize?: number;
   /** A watch that says nothing for so long is given up: the server sends a bookmark about every minute. */
   readonly inactivityMs?: number;
-  /** A LIST at least so often, as a net under everything else. */
+  /** A LIST at least so often, as a net under everything else; each after a share of it, so that the lists of many kinds and clients do not come together. */
   readonly relistMs?: number;
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number };
 }
@@ -61,7 +61,7 @@ export class Reflector<T extends KubeObject> {
   /** From when there was no server until it has answered. */
   readonly #outage: Backoff;
   #resourceVersion: string | undefined;
-  #listedAt = Number.NEGATIVE_INFINITY;
+  #listIsDueAt = Number.NEGATIVE_INFINITY;
   #lastEventAt: number | undefined;
   #markSynced: () => void = () => {};
   /** Resolves after the first complete LIST. */
@@ -129,8 +129,7 @@ export class Reflector<T extends KubeObject> {
   }
 
   #isRelistDue(): boolean {
-    const { relistMs = 900_000 } = this.#options;
-    return this.#clock.now() - this.#listedAt >= relistMs;
+    return this.#clock.now() >= this.#listIsDueAt;
   }
 
   #heard(): void {
@@ -150,7 +149,10 @@ export class Reflector<T extends KubeObject> {
   }
 
   async #list(signal: AbortSignal): Promise<void> {
-    const { client, type, namespace, store, pageSize = 500, hooks } = this.#options;
+    const { client, type, namespace, store, pageSize = 500, relistMs = 1_800_000 } = this.#options;
+    // Items of a list carry neither kind nor apiVersion.
+    const { group, version, kind } = type;
+    const apiVersion = group === '' ? version : `${group}/${version}`;
     const path = collectionPath(type, namespace);
     const items: T[] = [];
     let next: string | undefined;
@@ -168,37 +170,24 @@ export class Reflector<T extends KubeObject> {
           `LIST ${path}: expected a list with a resourceVersion`,
         );
       }
-      items.push(...page.items);
+      items.push(...page.items.map((item) => ({ ...this.#kept(item), apiVersion, kind })));
       resourceVersion = page.metadata.resourceVersion;
       next = page.metadata.continue || undefined;
     } while (next !== undefined);
-    // Items of a list carry neither kind nor apiVersion.
-    const { group, version, kind } = type;
-    const apiVersion = group === '' ? version : `${group}/${version}`;
-    store.replace(
-      items.map((item) => ({ ...this.#kept(item), apiVersion, kind })),
-      resourceVersion,
-    );
+    store.replace(items, resourceVersion);
     this.#resourceVersion = resourceVersion;
-    this.#listedAt = this.#clock.now();
+    this.#listIsDueAt = this.#clock.now() + relistMs * (0.5 + 0.5 * this.#random());
     this.#outage.reset();
     this.#heard();
-    hooks?.onList?.(items.length);
+    this.#options.hooks?.onList?.(items.length);
     this.#hasSynced = true;
     this.#markSynced();
   }
 
   /** Until the server closes it or a list is due; answers whether anything came. Throws what ends it otherwise. */
   async #watch(signal: AbortSignal): Promise<boolean> {
-    const {
-      client,
-      type,
-      namespace,
-      store,
-      inactivityMs = 150_000,
-      relistMs = 900_000,
-    } = this.#options;
-    const untilRelist = relistMs - (this.#clock.now() - this.#listedAt);
+    const { client, type, namespace, store, inactivityMs = 150_000 } = this.#options;
+    const untilRelist = this.#listIsDueAt - this.#clock.now();
     // Drawn at random, so that the watches of many clients do not end together.
     const seconds = Math.min(240 + Math.floor(this.#random() * 240), Math.ceil(untilRelist / 1000));
     const stream = client.stream(

@@ -368,6 +368,23 @@ describe('a reflector stays equal to an API server that', () => {
     );
   });
 
+  test('is listed by many: each lists again at a moment of its own', async () => {
+    const seconds: number[] = [];
+    server.misbehave = ({ verb, query }) => {
+      if (verb === 'watch') seconds.push(Number(query.get('timeoutSeconds')));
+      return false;
+    };
+    for (const random of [0, 0.5, 0.98]) {
+      const watches = server.count('watch');
+      start({ relistMs: 100_000, random: () => random });
+      await until('watches', () => server.count('watch') > watches);
+      stop.abort();
+      await ended;
+      stop = new AbortController();
+    }
+    assert.deepEqual(seconds, [50, 75, 99]);
+  });
+
   test('ends every watch: connections do not pile up', async () => {
     server.misbehave = ({ verb, attempt, response }) => {
       if (verb !== 'watch' || attempt >= 60) return false;
