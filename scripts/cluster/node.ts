@@ -18,14 +18,16 @@ export interface NodeOptions {
   readonly gpus?: number;
   /** OCI or docker archives for containerd. */
   readonly images?: readonly string[];
-  /** Puts files on the node before it starts; `path` tells where one below the node's /var/lib, /var/log or /run is here. */
-  readonly fill?: (path: (onNode: string) => string) => void;
+  /** Puts files on the node before it starts. */
+  readonly fill?: (path: RealNode['path']) => void;
 }
 
 export interface RealNode {
   readonly name: string;
   readonly folder: string;
   readonly child: Child;
+  /** Where a file below the node's /var/lib, /var/log or /run is here. */
+  path(onNode: string): string;
   /** `ctr` of the node's containerd, in the namespace of Kubernetes. */
   ctr(...args: readonly string[]): string;
   log(part: 'containerd' | 'kubelet' | 'kube-proxy'): string;
@@ -48,7 +50,8 @@ export async function startNode(
   for (const part of ['cni', 'log', 'run', 'pod-logs']) {
     mkdirSync(join(folder, part), { recursive: true });
   }
-  fill?.((onNode) => join(folder, 'private', onNode));
+  const path: RealNode['path'] = (onNode) => join(folder, 'private', onNode);
+  fill?.(path);
   const { pki, server, client } = plane;
   const controlGroup = `/nvlm-${process.pid}-${name}`;
   for (const path of createControlGroups(controlGroup)) plane.state.addControlGroup(path);
@@ -123,7 +126,7 @@ export async function startNode(
     await eventually('containerd answers', isThere('containerd-is-up'), waiting);
     for (const image of [await pauseImage(folder), ...images]) ctr('images', 'import', image);
     await untilNodeReady(client, name, waiting);
-    const path = objectPath(RESOURCES.node, name);
+    const status = `${objectPath(RESOURCES.node, name)}/status`;
     // Both, else what can be allocated follows only with the kubelet's next report.
     const add = (field: string) => ({
       op: 'add',
@@ -133,18 +136,18 @@ export async function startNode(
     await eventually(`node ${name} has ${gpus} GPUs`, async () => {
       await client.request({
         method: 'PATCH',
-        path: `${path}/status`,
+        path: status,
         contentType: 'application/json-patch+json',
         body: [add('capacity'), add('allocatable')],
       });
-      const node = (await client.request({ method: 'GET', path })) as NodeObject;
+      const node = (await client.request({ method: 'GET', path: status })) as NodeObject;
       return node.status.allocatable['nvidia.com/gpu'] === String(gpus);
     });
   } catch (error) {
     await child.stop('SIGKILL');
     throw error;
   }
-  return { name, folder, child, ctr, log, stop: () => child.stop('SIGKILL') };
+  return { name, folder, child, path, ctr, log, stop: () => child.stop('SIGKILL') };
 }
 
 interface NodeObject {

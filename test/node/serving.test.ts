@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -254,6 +255,29 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     assert.match(degraded?.message ?? '', /Create Secret hub-token .* under the key token/);
     assert.deepEqual(await deployments.pods('gated'), []);
     await kubectl('delete', 'nvlm', 'gated', '--timeout=90s');
+  });
+
+  test('a model cache that belongs to root is told with the command that mends it, and the pod goes on after that', async () => {
+    const { spec } = await deployments.get('chat');
+    const path = '/var/lib/nvlm/unprepared';
+    const model = { ...spec.model, cache: { hostPath: { path } } };
+    await deployments.create('unprepared', { ...spec, replicas: 1, autoscaling: undefined, model });
+    const { status } = await deployments.until(
+      'unprepared',
+      'tells of the cache',
+      ({ status: seen }) => seen?.reason === 'CacheUnusable',
+      { timeoutMs: 120_000, explain },
+    );
+    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
+    const { message = '' } = degraded ?? {};
+    assert.ok(message.includes(`may not write to ${path} of node ${cluster.node.name}`), message);
+    const [, chown = '', target] = /Run there, as root: (chown -R \S+) (\S+)/.exec(message) ?? [];
+    assert.equal(target, path, message);
+    // Pods of this network reach no registry: the model comes with the mended directory.
+    cpSync(cluster.node.path('/var/lib/nvlm/models'), cluster.node.path(path), { recursive: true });
+    execSync(`${chown} ${cluster.node.path(path)}`);
+    await deployments.untilReady('unprepared', { timeoutMs: 180_000, explain });
+    await kubectl('delete', 'nvlm', 'unprepared', '--timeout=90s');
   });
 
   test('deleting it leaves nothing: no object, no container', async () => {
