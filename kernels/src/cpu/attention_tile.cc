@@ -5,13 +5,16 @@
 namespace nvlm::NVLM_PATH {
 namespace {
 
-// Rows and 16-lane columns that one register tile holds: as many accumulators as the registers allow.
+// Rows of a register tile, and 16-lane columns of one of `rows` rows: as many sums as the registers hold beside their operands.
 #if defined(__AVX512F__)
-constexpr int kRegisterRows = 6, kRegisterColumns = 4;
+constexpr int kRegisterRows = 6;
+constexpr int registerColumns(int) { return 4; }
 #elif defined(__AVX2__)
-constexpr int kRegisterRows = 3, kRegisterColumns = 2;
+constexpr int kRegisterRows = 6;
+constexpr int registerColumns(int rows) { return rows <= 2 ? 2 : 1; }
 #else
-constexpr int kRegisterRows = 2, kRegisterColumns = 1;
+constexpr int kRegisterRows = 2;
+constexpr int registerColumns(int) { return 1; }
 #endif
 
 // How the left operand of a product, queries or probabilities, is held in rows of fp32: as it is, or widened from the bf16 it is
@@ -19,24 +22,39 @@ constexpr int kRegisterRows = 2, kRegisterColumns = 1;
 template <bool kBf16>
 constexpr bool kPairs = kBf16 && !kWideLinear;
 
-// acc += a * b over one 4-byte step of b: one fp32 product or two bf16 ones. `a` is the step's first value.
-template <bool kBf16>
-NVLM_INLINE void multiplyAdd(F32x16& acc, const float* a, I32x16 b) {
-  if constexpr (kPairs<kBf16>) {
-    acc = dotBf16(acc, broadcastBytes(a), b);
-  } else if constexpr (kBf16) {
-    accumulate(acc, evenBf16(b), splat(a[0]));
-    accumulate(acc, oddBf16(b), splat(a[1]));
-  } else {
-    F32x16 value;
-    std::memcpy(&value, &b, sizeof value);
-    accumulate(acc, value, splat(a[0]));
-  }
-}
-
 // Floats of the left operand that one step takes.
 template <bool kBf16>
 constexpr int kStepFloats = kBf16 && !kPairs<kBf16> ? 2 : 1;
+
+// acc += left * right over one 4-byte step: one fp32 product or two bf16 ones. `left` is the step's first value of the first row,
+// `right(c)` points to its 16 lanes of column c.
+template <bool kBf16, int kRows, int kColumns, class Right>
+NVLM_INLINE void multiplyStep(F32x16 (&acc)[kRows][kColumns], const float* left, int64_t leftStride, const Right& right) {
+  if constexpr (kPairs<kBf16>) {
+    I32x16 pairs[kColumns];
+    for (int c = 0; c < kColumns; ++c) pairs[c] = loadInt(right(c));
+    for (int r = 0; r < kRows; ++r) {
+      const I32x16 a = broadcastBytes(left + r * leftStride);
+      for (int c = 0; c < kColumns; ++c) acc[r][c] = dotBf16(acc[r][c], a, pairs[c]);
+    }
+  } else {
+    // Of bf16 all even values, then all odd ones: widened at once they would leave no registers for the sums.
+    for (int i = 0; i < kStepFloats<kBf16>; ++i) {
+      F32x16 wide[kColumns];
+      for (int c = 0; c < kColumns; ++c) {
+        if constexpr (kBf16) {
+          wide[c] = i == 0 ? evenBf16(loadInt(right(c))) : oddBf16(loadInt(right(c)));
+        } else {
+          wide[c] = load(reinterpret_cast<const float*>(right(c)));
+        }
+      }
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 a = splat(left[r * leftStride + i]);
+        for (int c = 0; c < kColumns; ++c) accumulate(acc[r][c], wide[c], a);
+      }
+    }
+  }
+}
 
 // scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys. Fetches ahead the
 // lines of `nextKeys` as it goes, where not null.
@@ -48,15 +66,11 @@ void scoreRegisters(const float* queries, int64_t queryStride, const uint8_t* co
     for (int c = 0; c < kColumns; ++c) acc[r][c] = zero();
   }
   for (int s = 0; s < steps; ++s) {
-    I32x16 key[kColumns];
-    for (int c = 0; c < kColumns; ++c) key[c] = loadInt(keys[c] + s * 64);
     if (nextKeys) {
       for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextKeys[c] + s * 64, 0, 2);
     }
-    for (int r = 0; r < kRows; ++r) {
-      const float* query = queries + r * queryStride + s * kStepFloats<kBf16>;
-      for (int c = 0; c < kColumns; ++c) multiplyAdd<kBf16>(acc[r][c], query, key[c]);
-    }
+    multiplyStep<kBf16>(acc, queries + s * kStepFloats<kBf16>, queryStride,
+                        [&](int c) NVLM_INLINE_LAMBDA { return keys[c] + s * 64; });
   }
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kColumns; ++c) store(scores + r * kKeyBlock + c * kLanes, acc[r][c]);
@@ -79,15 +93,11 @@ void valueRegisters(const float* probabilities, const KeyBlock& block, const Key
     const uint8_t* nextValues = next && g < next->groups ? next->values[g] + column * 4 : nullptr;
     const float* weights = probabilities + g * kSteps * kStepFloats<kBf16>;
     for (int s = 0; s < kSteps; ++s) {
-      I32x16 value[kColumns];
-      for (int c = 0; c < kColumns; ++c) value[c] = loadInt(values + s * valueStep + c * 64);
       if (nextValues) {
         for (int c = 0; c < kColumns; ++c) __builtin_prefetch(nextValues + s * valueStep + c * 64, 0, 2);
       }
-      for (int r = 0; r < kRows; ++r) {
-        const float* weight = weights + r * kKeyBlock + s * kStepFloats<kBf16>;
-        for (int c = 0; c < kColumns; ++c) multiplyAdd<kBf16>(acc[r][c], weight, value[c]);
-      }
+      multiplyStep<kBf16>(acc, weights + s * kStepFloats<kBf16>, kKeyBlock,
+                          [&](int c) NVLM_INLINE_LAMBDA { return values + s * valueStep + c * 64; });
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -98,11 +108,10 @@ void valueRegisters(const float* probabilities, const KeyBlock& block, const Key
 // Calls body.template operator()<rows, columns>(row, column) so as to cover a (rows, columns) range with register tiles.
 template <int kRows, class Body>
 NVLM_INLINE void coverColumns(int row, int columns, const Body& body) {
+  constexpr int kColumns = registerColumns(kRows);
   int column = 0;
-  for (; column + kRegisterColumns <= columns; column += kRegisterColumns) {
-    body.template operator()<kRows, kRegisterColumns>(row, column);
-  }
-  if constexpr (kRegisterColumns > 2) {
+  for (; column + kColumns <= columns; column += kColumns) body.template operator()<kRows, kColumns>(row, column);
+  if constexpr (kColumns > 2) {
     for (; column + 2 <= columns; column += 2) body.template operator()<kRows, 2>(row, column);
   }
   for (; column < columns; ++column) body.template operator()<kRows, 1>(row, column);
