@@ -183,24 +183,33 @@ export function connectQueue(
  */
 export function scrapeTargets({ pods, deployments }: Watched): ScrapeTarget[] {
   return pods.list().flatMap((pod) => {
-    const { podIP, phase } = pod.status ?? {};
-    const labels = pod.metadata.labels ?? {};
-    if (labels[LABELS.name] !== ENGINE_NAME || podIP === undefined || phase !== 'Running')
-      return [];
-    const key = `${pod.metadata.namespace}/${labels[LABELS.deployment]}`;
-    const deployment = deployments.get(key);
-    if (deployment === undefined) return [];
-    const host = podIP.includes(':') ? `[${podIP}]` : podIP;
-    return [
-      {
-        deployment: key,
-        pod: keyOf(pod),
-        url: `http://${host}:${PORTS.engine}/metrics`,
-        isPressing:
-          deployment.spec.autoscaling !== undefined ||
-          labels[LABELS.traffic] === 'draining' ||
-          !isPodReady(pod),
-      },
-    ];
+    const engine = engineOf(pod);
+    const deployment = engine && deployments.get(engine.deployment);
+    if (engine === undefined || deployment === undefined) return [];
+    const isPressing = engine.isPressing || deployment.spec.autoscaling !== undefined;
+    return isPressing === engine.isPressing ? [engine] : [{ ...engine, isPressing }];
   });
+}
+
+/** Of each pod as long as it is the same object: thousands are looked at every two seconds, and few change. */
+const engines = new WeakMap<PodObject, Required<ScrapeTarget> | 'none'>();
+
+function engineOf(pod: PodObject): Required<ScrapeTarget> | undefined {
+  const known = engines.get(pod);
+  if (known !== undefined) return known === 'none' ? undefined : known;
+  const { podIP, phase } = pod.status ?? {};
+  const labels = pod.metadata.labels ?? {};
+  if (labels[LABELS.name] !== ENGINE_NAME || podIP === undefined || phase !== 'Running') {
+    engines.set(pod, 'none');
+    return undefined;
+  }
+  const host = podIP.includes(':') ? `[${podIP}]` : podIP;
+  const engine = {
+    deployment: `${pod.metadata.namespace}/${labels[LABELS.deployment]}`,
+    pod: keyOf(pod),
+    url: `http://${host}:${PORTS.engine}/metrics`,
+    isPressing: labels[LABELS.traffic] === 'draining' || !isPodReady(pod),
+  };
+  engines.set(pod, engine);
+  return engine;
 }

@@ -1,5 +1,7 @@
 /** Asks all engines for their figures, again and again: many at a time, each with its own deadline. */
+import { setImmediate as otherWork } from 'node:timers/promises';
 import { type Clock, pause, systemClock } from '../kube/clock.ts';
+import { AskingOrder } from './asking-order.ts';
 import { type DepthBook, toldFraction } from './depth.ts';
 import { scrape } from './scrape.ts';
 
@@ -32,53 +34,41 @@ const BURST = 64;
 /** Shorter waits are not worth a timer. */
 const LEAST_WAIT_MS = 5;
 
-const never = Number.NEGATIVE_INFINITY;
-
-/** Those that press, and of the others so many that were asked longest ago. */
-function choose(
-  present: readonly ScrapeTarget[],
-  askedAt: ReadonlyMap<string, number>,
-  restPerRound: number,
-): readonly ScrapeTarget[] {
-  const rest = present.filter(({ isPressing }) => isPressing !== true);
-  if (rest.length <= restPerRound) return present;
-  const age = ({ pod }: ScrapeTarget): number => askedAt.get(pod) ?? never;
-  // A sort keeps the order of equals; infinities cannot be subtracted.
-  rest.sort((a, b) => (age(a) === age(b) ? 0 : age(a) < age(b) ? -1 : 1));
-  const most = Math.max(1, Math.floor(restPerRound));
-  return [...present.filter(({ isPressing }) => isPressing === true), ...rest.slice(0, most)];
-}
-
 /** Every step of the status that says how far engines are, not every percent. */
 const stepsOf = (book: DepthBook, deployment: string): string =>
   [...book.loadingOf(deployment)]
     .map(([pod, loading]) => `${pod} ${loading.phase} ${toldFraction(loading)}`)
     .join();
 
-/** Runs until `signal` aborts. Asks the pressing engines every `periodMs`, the others as often as `restPerSecond` allows. A round takes `timeoutMs` for each 256 engines that hang, at most. */
+/**
+ * Runs until `signal` aborts. Asks the pressing engines every `periodMs`, the others as often as `restPerSecond` allows. A round takes
+ * `timeoutMs` for each 256 engines that hang, at most. What looks at all engines is a few milliseconds for thousands, and lets other work
+ * in between: answers of the API server must not wait for it.
+ */
 export async function runScraper(options: ScraperOptions, signal: AbortSignal): Promise<void> {
   const { book, targets, periodMs, timeoutMs, clock = systemClock, onRound } = options;
   const restPerRound = ((options.restPerSecond ?? Number.POSITIVE_INFINITY) * periodMs) / 1000;
-  let askedAt: ReadonlyMap<string, number> = new Map();
+  const most = Math.max(1, Math.floor(restPerRound));
+  const order = new AskingOrder();
   while (!signal.aborted) {
     const startedAt = clock.now();
     const present = targets();
+    await otherWork();
     const podsOf = new Map<string, Set<string>>();
     for (const { deployment, pod } of present) {
       podsOf.set(deployment, (podsOf.get(deployment) ?? new Set()).add(pod));
     }
+    await otherWork();
     const look = (key: string) => ({
       ...book.depthOf(key),
       loading: stepsOf(book, key),
       tokensPerSecond: book.tokensPerSecond(key),
     });
-    const chosen = choose(present, askedAt, restPerRound);
-    const asking = new Set(chosen.map(({ pod }) => pod));
-    askedAt = new Map(
-      present.map(({ pod }) => [pod, asking.has(pod) ? startedAt : (askedAt.get(pod) ?? never)]),
-    );
+    const chosen = order.choose(present, most);
     const before = new Map(chosen.map(({ deployment }) => [deployment, look(deployment)]));
+    await otherWork();
     book.expect(podsOf);
+    await otherWork();
     const left = chosen.values();
     const stepMs = chosen.length > BURST ? periodMs / 2 / chosen.length : 0;
     let asked = 0;

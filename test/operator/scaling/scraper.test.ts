@@ -134,6 +134,21 @@ describe('the scraper', () => {
     assert.deepEqual([...rounds.find((changed) => changed.size > 0)!], ['ns/chat']);
   });
 
+  test('a pod that goes takes its waiting requests with it, and that is told', async () => {
+    targets = [target('ns/chat', 'a'), target('ns/chat', 'b')];
+    waiting = new Map([
+      ['/a', 4],
+      ['/b', 1],
+    ]);
+    start();
+    await until('both are seen', () => book.depthOf('ns/chat').waiting === 5);
+    await nextRounds(1);
+    rounds.length = 0;
+    targets = [target('ns/chat', 'b')];
+    await until('the change is told', () => rounds.some((changed) => changed.has('ns/chat')));
+    assert.equal(book.depthOf('ns/chat').waiting, 1);
+  });
+
   test('a pod that never answered is stale, one that is gone is forgotten', async () => {
     targets = [target('ns/chat', 'a'), target('ns/chat', 'b')];
     waiting = new Map([['/a', 1]]);
