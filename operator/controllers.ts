@@ -12,6 +12,7 @@ import type { KubeClient } from './kube/client.ts';
 import type { OptionalKind } from './kube/discovery.ts';
 import type { WorkQueue } from './kube/queue.ts';
 import { Reflector, type ReflectorHooks } from './kube/reflector.ts';
+import { remembered } from './kube/remembered.ts';
 import { type KubeObject, keyOf, RESOURCES, type ResourceType } from './kube/resource.ts';
 import { ownerIndex, Store, type StoreChange } from './kube/store.ts';
 import type { OperatorMetrics } from './metrics.ts';
@@ -191,25 +192,17 @@ export function scrapeTargets({ pods, deployments }: Watched): ScrapeTarget[] {
   });
 }
 
-/** Of each pod as long as it is the same object: thousands are looked at every two seconds, and few change. */
-const engines = new WeakMap<PodObject, Required<ScrapeTarget> | 'none'>();
-
-function engineOf(pod: PodObject): Required<ScrapeTarget> | undefined {
-  const known = engines.get(pod);
-  if (known !== undefined) return known === 'none' ? undefined : known;
+/** Without regard to its deployment. Remembered: thousands of pods are looked at every two seconds, and few change. */
+const engineOf = remembered((pod: PodObject): Required<ScrapeTarget> | undefined => {
   const { podIP, phase } = pod.status ?? {};
   const labels = pod.metadata.labels ?? {};
-  if (labels[LABELS.name] !== ENGINE_NAME || podIP === undefined || phase !== 'Running') {
-    engines.set(pod, 'none');
+  if (labels[LABELS.name] !== ENGINE_NAME || podIP === undefined || phase !== 'Running')
     return undefined;
-  }
   const host = podIP.includes(':') ? `[${podIP}]` : podIP;
-  const engine = {
+  return {
     deployment: `${pod.metadata.namespace}/${labels[LABELS.deployment]}`,
     pod: keyOf(pod),
     url: `http://${host}:${PORTS.engine}/metrics`,
     isPressing: labels[LABELS.traffic] === 'draining' || !isPodReady(pod),
   };
-  engines.set(pod, engine);
-  return engine;
-}
+});

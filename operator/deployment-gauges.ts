@@ -1,6 +1,7 @@
 /** What the operator tells of each NVLMDeployment at /metrics, so that nobody needs kube-state-metrics to alert on one. */
 import type { Condition } from '#crds/conditions.ts';
 import type { NVLMDeployment } from '#crds/nvlm-deployment.ts';
+import { remembered } from './kube/remembered.ts';
 import type { OperatorMetrics, Series } from './metrics.ts';
 import type { Depth, DepthBook } from './scaling/depth.ts';
 
@@ -49,18 +50,6 @@ const NUMBERS: readonly (readonly [string, string, (seen: Seen) => number])[] = 
   ],
 ];
 
-/** The labels of what they are made of, the same object as long as that is. */
-function remembered<K extends object, L extends string>(
-  make: (of: K, deployment: NVLMDeployment) => Readonly<Record<L, string>>,
-): (of: K, deployment: NVLMDeployment) => Readonly<Record<L, string>> {
-  const made = new WeakMap<K, Readonly<Record<L, string>>>();
-  return (of, deployment) => {
-    const labels = made.get(of) ?? make(of, deployment);
-    made.set(of, labels);
-    return labels;
-  };
-}
-
 const subjectOf = ({ metadata: { namespace, name } }: NVLMDeployment) => ({ namespace, name });
 
 export function registerDeploymentGauges(
@@ -68,18 +57,19 @@ export function registerDeploymentGauges(
   deployments: { readonly list: () => readonly NVLMDeployment[] },
   depths: Pick<DepthBook, 'depthOf'>,
 ): void {
-  const subjectLabels = remembered<NVLMDeployment, Subject>(subjectOf);
+  // Labels that are the same object at every scrape are written out only once.
+  const subjectLabels = remembered(subjectOf);
   for (const [name, help, read] of NUMBERS) {
     metrics.gauge(`nvlm_deployment_${name}`, help, subject, () =>
       deployments.list().map((deployment): Series<Subject> => {
         const { namespace, name } = deployment.metadata;
         const depth = (): Depth => depths.depthOf(`${namespace}/${name}`);
-        return [subjectLabels(deployment, deployment), read({ deployment, depth })];
+        return [subjectLabels(deployment), read({ deployment, depth })];
       }),
     );
   }
   // Only what holds is a series: a dozen phases and conditions that hold, not forty that may, for each of a thousand deployments.
-  const phaseLabels = remembered<NVLMDeployment, Subject | 'phase'>((deployment) => ({
+  const phaseLabels = remembered((deployment: NVLMDeployment) => ({
     ...subjectOf(deployment),
     phase: deployment.status?.phase ?? '',
   }));
@@ -91,10 +81,15 @@ export function registerDeploymentGauges(
       deployments
         .list()
         .filter(({ status }) => status?.phase !== undefined)
-        .map((deployment) => [phaseLabels(deployment, deployment), 1]),
+        .map((deployment) => [phaseLabels(deployment), 1]),
   );
-  const conditionLabels = remembered<Condition, Subject | 'type' | 'status' | 'reason'>(
-    ({ type, status, reason }, deployment) => ({ ...subjectOf(deployment), type, status, reason }),
+  const conditionLabels = remembered(
+    ({ type, status, reason }: Condition, deployment: NVLMDeployment) => ({
+      ...subjectOf(deployment),
+      type,
+      status,
+      reason,
+    }),
   );
   metrics.gauge(
     'nvlm_deployment_condition',

@@ -20,7 +20,7 @@ import {
 } from '../../scripts/cluster/node-cluster.ts';
 import { eventually } from '../../scripts/cluster/processes.ts';
 import { type StreamedResponse, streamResponse } from '../support/cluster/chat.ts';
-import { Deployments } from '../support/cluster/deployments.ts';
+import { Deployments, type SpecPatch } from '../support/cluster/deployments.ts';
 import { noNode } from '../support/cluster/requirements.ts';
 import { findDefaultModel } from '../support/default-model.ts';
 
@@ -72,6 +72,23 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     )
       .map(({ output }) => output)
       .join('\n');
+  /** Makes another deployment like `chat`; answers what it says once `reason` is why it is degraded. */
+  const createDegraded = async (
+    name: string,
+    change: SpecPatch,
+    reason: string,
+    timeoutMs = 120_000,
+  ): Promise<string> => {
+    const { spec } = await deployments.get('chat');
+    await deployments.create(name, { ...spec, replicas: 1, autoscaling: undefined, ...change });
+    const { status } = await deployments.until(
+      name,
+      `tells ${reason}`,
+      ({ status: seen }) => seen?.reason === reason,
+      { timeoutMs, explain },
+    );
+    return status?.conditions?.find(({ type }) => type === 'Degraded')?.message ?? '';
+  };
   const serviceAddress = async (): Promise<string> => {
     const path = objectPath(RESOURCES.service, 'chat', 'default');
     const service = (await cluster.plane.client.request({ method: 'GET', path })) as {
@@ -220,17 +237,9 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
   });
 
   test('a Secret of API keys that is missing is named, and found by the pod when it comes', async () => {
-    const { spec } = await deployments.get('chat');
     const auth = { apiKeysSecretRef: { name: 'keyed-keys', key: 'mine' } };
-    await deployments.create('keyed', { ...spec, replicas: 1, autoscaling: undefined, auth });
-    const { status } = await deployments.until(
-      'keyed',
-      'tells of the Secret',
-      ({ status: seen }) => seen?.reason === 'SecretMissing',
-      { timeoutMs: 120_000, explain },
-    );
-    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
-    assert.match(degraded?.message ?? '', /Secret keyed-keys .* no API key under mine/);
+    const message = await createDegraded('keyed', { auth }, 'SecretMissing');
+    assert.match(message, /Secret keyed-keys .* no API key under mine/);
     await kubectl('create', 'secret', 'generic', 'keyed-keys', '--from-literal=mine=one');
     await deployments.untilReady('keyed', { timeoutMs: 180_000, explain });
     const [pod] = await deployments.pods('keyed');
@@ -242,17 +251,9 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
   });
 
   test('a Secret of the model hub that is missing is named before a GPU is taken', async () => {
-    const { spec } = await deployments.get('chat');
     const model = { source: 'hf://org/name', secretRef: { name: 'hub-token' } };
-    await deployments.create('gated', { ...spec, replicas: 1, autoscaling: undefined, model });
-    const { status } = await deployments.until(
-      'gated',
-      'tells of the Secret',
-      ({ status: seen }) => seen?.reason === 'SecretMissing',
-      { timeoutMs: 60_000, explain },
-    );
-    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
-    assert.match(degraded?.message ?? '', /Create Secret hub-token .* under the key token/);
+    const message = await createDegraded('gated', { model }, 'SecretMissing', 60_000);
+    assert.match(message, /Create Secret hub-token .* under the key token/);
     assert.deepEqual(await deployments.pods('gated'), []);
     await kubectl('delete', 'nvlm', 'gated', '--timeout=90s');
   });
@@ -261,15 +262,7 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     const { spec } = await deployments.get('chat');
     const path = '/var/lib/nvlm/unprepared';
     const model = { ...spec.model, cache: { hostPath: { path } } };
-    await deployments.create('unprepared', { ...spec, replicas: 1, autoscaling: undefined, model });
-    const { status } = await deployments.until(
-      'unprepared',
-      'tells of the cache',
-      ({ status: seen }) => seen?.reason === 'CacheUnusable',
-      { timeoutMs: 120_000, explain },
-    );
-    const degraded = status?.conditions?.find(({ type }) => type === 'Degraded');
-    const { message = '' } = degraded ?? {};
+    const message = await createDegraded('unprepared', { model }, 'CacheUnusable');
     assert.ok(message.includes(`may not write to ${path} of node ${cluster.node.name}`), message);
     const [, chown = '', target] = /Run there, as root: (chown -R \S+) (\S+)/.exec(message) ?? [];
     assert.equal(target, path, message);
