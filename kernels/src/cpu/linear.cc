@@ -2,6 +2,7 @@
 #include "linear.h"
 
 #include "kernels.h"
+#include "linear_prepare.h"
 #include "linear_tile.h"
 #if defined(NVLM_AMX)
 #include "linear_amx.h"
@@ -20,67 +21,6 @@ struct Tiles {};
 #endif
 
 namespace {
-
-NVLM_INLINE int64_t segmentMetaOffset(const PackedLinear& weight, int segment, int64_t* starts) {
-  const int64_t records = (weight.k + kGroup - 1) / kGroup;
-  int64_t offset = records * 36;
-  for (int s = 0; s < segment; ++s) offset += records * weight.segments[s].subs * 8;
-  *starts = offset;
-  return offset + records * weight.segments[segment].subs * 4;
-}
-
-// Quantises one row to int8 per group of 32, the values beyond K being zero, and sums each group for every segment.
-void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row) {
-  const int64_t records = (weight.k + kGroup - 1) / kGroup;
-  int8_t* codes = reinterpret_cast<int8_t*>(row);
-  float* scales = reinterpret_cast<float*>(row + records * 32);
-  F32x16 poison = zero();
-  for (int64_t g = 0; g < records; ++g) {
-    const int64_t left = weight.k - g * 32;
-    F32x16 low, high;
-    if (left >= 32) {
-      low = load(x + g * 32);
-      high = load(x + g * 32 + 16);
-    } else {
-      low = loadPartial(x + g * 32, left < 16 ? static_cast<int>(left) : 16);
-      high = loadPartial(x + g * 32 + 16 * (left > 16), left > 16 ? static_cast<int>(left - 16) : 0);
-    }
-    const float largest = horizontalMax(max(abs(low), abs(high)));
-    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-    const F32x16 factor = splat(inverse);
-    // The bounds change no number; infinity times zero and NaN get a code, so that the sums below stay integers.
-    const F32x16 least = splat(-127.0f), most = splat(127.0f);
-    const I32x16 lowCodes = roundToInt(min(max(low * factor, least), most));
-    const I32x16 highCodes = roundToInt(min(max(high * factor, least), most));
-    storeInt8(codes + g * 32, lowCodes);
-    storeInt8(codes + g * 32 + 16, highCodes);
-    poison = poison + (low + high) * zero();
-    const float scale = largest * (1.0f / 127.0f);
-    scales[g] = scale;
-    // At most 32 * 127: exact in fp32, in any order.
-    const float sum = horizontalSum(toFloat(lowCodes) + toFloat(highCodes));
-    for (int s = 0; s < weight.segmentCount; ++s) {
-      const PackedSegment& segment = weight.segments[s];
-      if (segment.kind != PackedKind::kU8 && segment.kind != PackedKind::kU4) continue;
-      int64_t startsOffset;
-      const int64_t offsetsOffset = segmentMetaOffset(weight, s, &startsOffset);
-      int32_t* starts = reinterpret_cast<int32_t*>(row + startsOffset);
-      float* offsets = reinterpret_cast<float*>(row + offsetsOffset);
-      if (segment.subs == 2) {
-        const float lowSum = horizontalSum(toFloat(lowCodes)), highSum = sum - lowSum;
-        starts[2 * g] = -segment.zero * static_cast<int32_t>(lowSum);
-        starts[2 * g + 1] = -segment.zero * static_cast<int32_t>(highSum);
-        offsets[2 * g] = scale * lowSum;
-        offsets[2 * g + 1] = scale * highSum;
-      } else {
-        starts[g] = -segment.zero * static_cast<int32_t>(sum);
-        offsets[g] = scale * sum;
-      }
-    }
-  }
-  // Zero unless a value of the row is infinite or NaN; then each of its outputs becomes NaN, as it should.
-  scales[0] += horizontalSum(poison);
-}
 
 #if defined(__AVX512F__)
 void prepareBf16Row(const PackedLinear& weight, const float* x, uint8_t* row) {

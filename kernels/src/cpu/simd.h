@@ -170,6 +170,10 @@ NVLM_INLINE F32x16 max(F32x16 a, F32x16 b) {
   for (int i = 0; i < kParts; ++i) {
 #if defined(__AVX512F__)
     r.part[i] = _mm512_max_ps(a.part[i], b.part[i]);
+#elif defined(__AVX2__)
+    r.part[i] = _mm256_max_ps(a.part[i], b.part[i]);
+#elif defined(__SSE4_1__)
+    r.part[i] = _mm_max_ps(a.part[i], b.part[i]);
 #else
     r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
 #endif
@@ -182,6 +186,10 @@ NVLM_INLINE F32x16 min(F32x16 a, F32x16 b) {
   for (int i = 0; i < kParts; ++i) {
 #if defined(__AVX512F__)
     r.part[i] = _mm512_min_ps(a.part[i], b.part[i]);
+#elif defined(__AVX2__)
+    r.part[i] = _mm256_min_ps(a.part[i], b.part[i]);
+#elif defined(__SSE4_1__)
+    r.part[i] = _mm_min_ps(a.part[i], b.part[i]);
 #else
     r.part[i] = a.part[i] < b.part[i] ? a.part[i] : b.part[i];
 #endif
@@ -219,6 +227,8 @@ NVLM_INLINE I32x16 roundToInt(F32x16 x) {
   for (int i = 0; i < kParts; ++i) {
 #if defined(__AVX512F__)
     r.part[i] = reinterpret_cast<IntPart>(_mm512_cvtps_epi32(x.part[i]));
+#elif defined(__AVX2__)
+    r.part[i] = reinterpret_cast<IntPart>(_mm256_cvtps_epi32(x.part[i]));
 #else
     // Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits.
     r.part[i] = reinterpret_cast<IntPart>(x.part[i] + 12582912.0f) - 0x4b400000;
@@ -227,23 +237,6 @@ NVLM_INLINE I32x16 roundToInt(F32x16 x) {
   return r;
 }
 
-// Lanes of -128..127 as bytes.
-NVLM_INLINE void storeInt8(int8_t* p, I32x16 v) {
-#if defined(__AVX512F__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v.part[0])));
-#elif defined(__AVX2__)
-  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
-  const __m256i words = _mm256_permute4x64_epi64(
-      _mm256_packs_epi32(reinterpret_cast<__m256i>(v.part[0]), reinterpret_cast<__m256i>(v.part[1])), 0xd8);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-#else
-  alignas(64) int32_t lanes[kLanes];
-  storeInt(lanes, v);
-  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(lanes[i]);
-#endif
-}
 template <int kBits>
 NVLM_INLINE I32x16 shiftRight(I32x16 a) {
   typedef uint32_t WordPart __attribute__((vector_size(kPartBytes)));
