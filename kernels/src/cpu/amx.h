@@ -1,6 +1,6 @@
 // The tile registers of AMX, or a software model of them (NVLM_AMX_EMULATED) that runs the same source on machines without.
 #pragma once
-#include "simd.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 

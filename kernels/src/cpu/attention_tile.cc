@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include "kernels.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 namespace {

@@ -1,7 +1,7 @@
 // Activations as the integer dots of the linear op take them: codes of a byte, a scale for each group of 32, and sums of the codes.
 #pragma once
 #include "linear.h"
-#include "simd.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 

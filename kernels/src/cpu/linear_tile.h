@@ -2,7 +2,7 @@
 // goes through the same operations in the same order whatever the number of rows.
 #pragma once
 #include "linear.h"
-#include "simd.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 

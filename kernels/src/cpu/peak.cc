@@ -1,6 +1,6 @@
 // Loops that keep one kind of unit busy and do nothing else: what the bench divides the kernels' speed by.
 #include "kernels.h"
-#include "simd.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 

@@ -1,7 +1,7 @@
 // Rotary position embedding (Su et al., RoFormer, 2021; half-split order) and the write of keys and values into the paged cache.
 #include "cache_layout.h"
 #include "kernels.h"
-#include "simd.h"
+#include "narrow.h"
 
 namespace nvlm::NVLM_PATH {
 namespace {

@@ -1,0 +1,175 @@
+// Lanes narrower than 32 bits: half-precision formats, and dot products of those and of bytes. Inlined as simd.h is.
+#pragma once
+#include "simd.h"
+
+namespace nvlm::NVLM_PATH {
+
+// --- half-width formats --------------------------------------------------------------------------------------------------
+
+NVLM_INLINE float bf16ToFloat(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+NVLM_INLINE F32x16 loadBf16(const uint16_t* p) {
+  F32x16 r;
+#if defined(__AVX512F__)
+  const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  r.part[0] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kParts; ++i) {
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i);
+    r.part[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
+  }
+#else
+  for (int i = 0; i < kParts; ++i) {
+    for (int j = 0; j < kPartLanes; ++j) r.part[i][j] = bf16ToFloat(p[i * kPartLanes + j]);
+  }
+#endif
+  return r;
+}
+// Each lane rounded to the nearest bf16, ties to even; NaN stays NaN.
+NVLM_INLINE F32x16 roundToBf16(F32x16 v) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) {
+    const IntPart bits = reinterpret_cast<IntPart>(v.part[i]);
+    const IntPart rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    const IntPart isNan = (bits & 0x7fffffff) > 0x7f800000;
+    r.part[i] = reinterpret_cast<FloatPart>(((isNan & (bits | 0x400000)) | (~isNan & rounded)) & static_cast<int32_t>(0xffff0000));
+  }
+  return r;
+}
+// Round to nearest even; NaN stays NaN. With the bf16 instructions denormals become zero.
+NVLM_INLINE void storeBf16(uint16_t* p, F32x16 v) {
+#if defined(__AVX512BF16__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v.part[0])));
+#else
+  const F32x16 rounded = roundToBf16(v);
+#if defined(__AVX2__)
+  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
+  const __m256i low = _mm256_srli_epi32(reinterpret_cast<__m256i>(rounded.part[0]), 16);
+  const __m256i high = _mm256_srli_epi32(reinterpret_cast<__m256i>(rounded.part[1]), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+#else
+  alignas(64) uint32_t lanes[kLanes];
+  std::memcpy(lanes, &rounded, sizeof lanes);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint16_t>(lanes[i] >> 16);
+#endif
+#endif
+}
+
+// The first and the second of each pair of bf16, exact.
+NVLM_INLINE F32x16 evenBf16(I32x16 pairs) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) r.part[i] = reinterpret_cast<FloatPart>(pairs.part[i] << 16);
+  return r;
+}
+NVLM_INLINE F32x16 oddBf16(I32x16 pairs) {
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) r.part[i] = reinterpret_cast<FloatPart>(pairs.part[i] & static_cast<int32_t>(0xffff0000));
+  return r;
+}
+
+// IEEE half precision, exact.
+NVLM_INLINE float f16ToFloat(uint16_t bits) {
+#if defined(__AVX2__)
+  return _cvtsh_ss(bits);
+#else
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t rest = bits & 0x7fffu;
+  uint32_t wide;
+  if (rest >= 0x7c00u) {
+    wide = sign | 0x7f800000u | (rest << 13);
+  } else if (rest >= 0x0400u) {
+    wide = sign | ((rest << 13) + (112u << 23));
+  } else {
+    const float small = static_cast<float>(rest) * 0x1p-24f;
+    std::memcpy(&wide, &small, 4);
+    wide |= sign;
+  }
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+#endif
+}
+NVLM_INLINE F32x16 loadF16(const uint16_t* p) {
+  F32x16 r;
+#if defined(__AVX512F__)
+  r.part[0] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kParts; ++i) {
+    r.part[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i));
+  }
+#else
+  for (int i = 0; i < kParts; ++i) {
+    for (int j = 0; j < kPartLanes; ++j) r.part[i][j] = f16ToFloat(p[i * kPartLanes + j]);
+  }
+#endif
+  return r;
+}
+
+// --- dot products of narrow lanes ----------------------------------------------------------------------------------------
+
+// Lane i of acc gains a[2i] * b[2i] + a[2i + 1] * b[2i + 1], a and b being 32 bf16.
+NVLM_INLINE F32x16 dotBf16(F32x16 acc, I32x16 a, I32x16 b) {
+#if defined(__AVX512BF16__)
+  acc.part[0] = _mm512_dpbf16_ps(acc.part[0], reinterpret_cast<__m512bh>(a.part[0]),
+                                 reinterpret_cast<__m512bh>(b.part[0]));
+  return acc;
+#else
+  return fma(oddBf16(a), oddBf16(b), fma(evenBf16(a), evenBf16(b), acc));
+#endif
+}
+
+// Lane i of acc gains the exact sum over j < 4 of u[4i + j] * s[4i + j], u unsigned and s signed bytes. The s bytes lie in
+// -127..127. kSmall promises u <= 15, which the short multiply-add instructions take without saturating.
+template <bool kSmall>
+NVLM_INLINE I32x16 dotU8S8(I32x16 acc, I32x16 u, I32x16 s) {
+#if defined(__AVX512VNNI__)
+  acc.part[0] = reinterpret_cast<IntPart>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc.part[0]),
+                                                              reinterpret_cast<__m512i>(u.part[0]),
+                                                              reinterpret_cast<__m512i>(s.part[0])));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kParts; ++i) {
+    const __m256i bytes = reinterpret_cast<__m256i>(u.part[i]);
+    const __m256i codes = reinterpret_cast<__m256i>(s.part[i]);
+    __m256i sum;
+    if constexpr (kSmall) {
+      sum = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, codes), _mm256_set1_epi16(1));
+    } else {
+      const __m256i even = _mm256_madd_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(255)),
+                                             _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8));
+      const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes, 8), _mm256_srai_epi16(codes, 8));
+      sum = _mm256_add_epi32(even, odd);
+    }
+    acc.part[i] += reinterpret_cast<IntPart>(sum);
+  }
+#elif defined(__SSE4_1__)
+  for (int i = 0; i < kParts; ++i) {
+    const __m128i bytes = reinterpret_cast<__m128i>(u.part[i]);
+    const __m128i codes = reinterpret_cast<__m128i>(s.part[i]);
+    const __m128i even = _mm_madd_epi16(_mm_and_si128(bytes, _mm_set1_epi16(255)),
+                                        _mm_srai_epi16(_mm_slli_epi16(codes, 8), 8));
+    const __m128i odd = _mm_madd_epi16(_mm_srli_epi16(bytes, 8), _mm_srai_epi16(codes, 8));
+    acc.part[i] += reinterpret_cast<IntPart>(_mm_add_epi32(even, odd));
+  }
+#else
+  for (int i = 0; i < kParts; ++i) {
+    for (int j = 0; j < kPartLanes; ++j) {
+      const uint32_t bytes = static_cast<uint32_t>(u.part[i][j]);
+      const uint32_t codes = static_cast<uint32_t>(s.part[i][j]);
+      int32_t sum = 0;
+      for (int k = 0; k < 32; k += 8) {
+        sum += static_cast<int32_t>((bytes >> k) & 255u) * static_cast<int8_t>((codes >> k) & 255u);
+      }
+      acc.part[i][j] += sum;
+    }
+  }
+#endif
+  return acc;
+}
+
+}  // namespace nvlm::NVLM_PATH
