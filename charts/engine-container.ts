@@ -65,6 +65,7 @@ function engineArguments({ name, spec }: EngineProps): string[] {
     host: '0.0.0.0',
     port: PORTS.engine,
     dtype: model.dtype,
+    'kv-cache-dtype': model.kvCacheDtype,
     'max-model-length': model.maxModelLength,
     'batch-mode': batchPolicy.mode,
     'max-sequences': batchPolicy.maxSequences,

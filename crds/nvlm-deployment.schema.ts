@@ -86,6 +86,10 @@ const model = objectOf<ModelSpec>(
       ['auto', 'float32', 'bfloat16', 'int8', 'int4'],
       { default: 'auto' },
     ),
+    kvCacheDtype: choice(
+      'What keys and values are kept in; when absent as exact as the dtype, so int8 for int8 and int4.',
+      ['float32', 'bfloat16', 'int8'],
+    ),
     maxModelLength: integer(
       'Tokens of prompt and answer together; what the model allows when absent.',
       16,

@@ -46,6 +46,7 @@ export interface NVLMDeploymentSpec {
 }
 
 export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'int8' | 'int4';
+export type KvCacheDtype = 'float32' | 'bfloat16' | 'int8';
 export interface ModelSpec {
   /** `hf://org/name`, `pypi://name@version`, or an absolute path inside the pod. */
   readonly source: string;
@@ -54,6 +55,8 @@ export interface ModelSpec {
   /** The `model` name that clients send; the name of the NVLMDeployment when absent. */
   readonly servedName?: string;
   readonly dtype: Dtype;
+  /** As exact as the dtype when absent, so int8 for int8 and int4. */
+  readonly kvCacheDtype?: KvCacheDtype;
   /** Tokens of prompt and answer together; the model's own limit when absent. */
   readonly maxModelLength?: number;
   readonly cache: ModelCacheSpec;

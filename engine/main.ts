@@ -123,6 +123,7 @@ async function load(): Promise<LoadedModel> {
       maxModelLength: options.maxModelLength,
       blockSize: options.blockSize,
       kvCacheMemory: options.kvCacheMemory,
+      kvCacheDtype: options.kvCacheDtype,
       chatTemplate: chatTemplate(),
       imageLimits: {
         maxBytes: options.maxImageBytes,

@@ -85,6 +85,11 @@ export const SERVE_OPTIONS = {
   ),
   'block-size': required(integer(16, 256), '32', 'Tokens per KV-cache block; a multiple of 16'),
   'kv-cache-memory': required(memory, '30%', 'KV-cache: a size, or a share of the free memory'),
+  'kv-cache-dtype': required(
+    choice('auto', 'float32', 'bfloat16', 'int8'),
+    'auto',
+    'What keys and values are kept in; auto: as exact as the dtype, so int8 for int8 and int4',
+  ),
   'prefix-caching': required(onOff, 'on', 'Reuse the KV-cache of equal prompt beginnings'),
   'max-queued-requests': required(
     integer(0, 1_000_000),

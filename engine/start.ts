@@ -4,8 +4,8 @@ import { availableParallelism, freemem, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Backend, LoadedProgram, Runner } from '#kernels/backend.ts';
 import { createCpuBackend } from '#kernels/cpu.ts';
-import type { ComputeType } from '#kernels/program.ts';
-import { largestComputeType } from '#kernels/storage.ts';
+import type { CacheType, ComputeType } from '#kernels/program.ts';
+import { cacheTypeOf, largestComputeType } from '#kernels/storage.ts';
 import { type CacheMemory, planBlocks } from './cache/plan-blocks.ts';
 import { buildProgram } from './model/registry.ts';
 import { createEngine } from './scheduler/engine.ts';
@@ -39,6 +39,8 @@ export interface LoadOptions {
    * Default 30% of the available memory, or one full context where that is more; never more than maxSequences full contexts need.
    */
   readonly kvCacheMemory?: CacheMemory | undefined;
+  /** Default auto: float32, bfloat16, or int8 for dtypes int8 and int4. */
+  readonly kvCacheDtype?: CacheType | 'auto' | undefined;
   /** 0..1 of the phase named by `note`; undefined when its size is not known. */
   readonly onProgress?: (fraction: number | undefined, note: string) => void;
   readonly signal?: AbortSignal;
@@ -132,11 +134,9 @@ export async function loadModel(
   });
   const blockSize = options.blockSize ?? 32;
   const maxModelLength = described.maxPositions;
-  const blockBytes = backend.blockBytes(
-    described.program,
-    largestComputeType(described.program, options.dtype),
-    blockSize,
-  );
+  const computeType = largestComputeType(described.program, options.dtype);
+  const cacheType = cacheTypeOf(computeType, options.kvCacheDtype);
+  const blockBytes = backend.blockBytes(described.program, cacheType, blockSize);
   const totalBytes = totalMemory();
   const blockCount = planBlocks({
     wanted: options.kvCacheMemory,
@@ -150,6 +150,7 @@ export async function loadModel(
   const loaded = await backend.load(described.program, {
     cache: { blockSize, blockCount },
     computeType: options.dtype,
+    cacheType,
     maxTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     maxPositions: maxModelLength,
@@ -187,7 +188,7 @@ export async function loadModel(
     blockSize,
     blockCount,
     loaded,
-    description: `${options.model}, ${loaded.computeType} on ${isa}, ${threads} threads, ${blockCount} blocks of ${blockSize}`,
+    description: `${options.model}, ${loaded.computeType} on ${isa}, ${threads} threads, ${blockCount} blocks of ${blockSize} in ${loaded.cacheType}`,
     startEngine: (start) => {
       const isThreads = start.mode === 'Threads';
       if (isThreads) soloists ??= Array.from({ length: start.workers }, () => runner(1));

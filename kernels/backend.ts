@@ -1,4 +1,4 @@
-import type { ComputeType, Program } from './program.ts';
+import type { CacheType, ComputeType, Program } from './program.ts';
 import type { StepInputs, StepOutputs } from './step.ts';
 
 export interface CacheOptions {
@@ -14,6 +14,8 @@ export interface LoadOptions {
    * quantised ones in int8. Otherwise every linear runs in the named type; embeddings are looked up from what is stored.
    */
   readonly computeType: ComputeType | 'auto';
+  /** Default 'auto': what `cacheTypeOf` in storage.ts gives for the compute type of the largest linear. */
+  readonly cacheType?: CacheType | 'auto' | undefined;
   /** Largest T and S of a step; workspaces are sized by them. */
   readonly maxTokens: number;
   readonly maxSequences: number;
@@ -30,8 +32,9 @@ export interface LoadedProgram {
   /** Bytes held by all ranks: weights as repacked, and the cache. */
   readonly weightBytes: number;
   readonly cacheBytes: number;
-  /** Compute type that 'auto' came to for the largest linear; 'float32' caches hold fp32, all others bf16. */
+  /** Compute type that 'auto' came to for the largest linear. */
   readonly computeType: ComputeType;
+  readonly cacheType: CacheType;
   /** A runner has its own workspace and threads; runners of one program may run at the same time on disjoint blocks. */
   createRunner(options: { readonly threads: number }): Runner;
   close(): Promise<void>;
@@ -52,7 +55,7 @@ export interface Backend {
   /** What the backend runs on, for logs and benches: ISA path, CPU name. */
   describe(): { readonly isa: string; readonly device: string; readonly threads: number };
   /** Bytes one block takes in the cache of the program's rank, keys and values, all layers. */
-  blockBytes(program: Program, computeType: ComputeType, blockSize: number): number;
+  blockBytes(program: Program, cacheType: CacheType, blockSize: number): number;
   /**
    * A whole model, or the programs of all its ranks in order: then a step runs on every rank, its inputs are the same for all, and
    * what it gives are rank 0's outputs. Throws KernelError, 'KERNEL_RANKS_UNSUPPORTED' where the backend runs whole models only.

@@ -9,6 +9,7 @@ import {
 } from './backend.ts';
 import {
   type Addon,
+  CACHE_TYPES,
   loadAddon,
   type NativeModel,
   type NativeRunner,
@@ -16,10 +17,10 @@ import {
 } from './cpu/addon.ts';
 import { describeProgram } from './cpu/describe.ts';
 import { availableMemory } from './cpu/memory.ts';
-import type { ComputeType, Program } from './program.ts';
+import type { CacheType, ComputeType, Program } from './program.ts';
 import { refuse } from './refuse.ts';
 import type { StepInputs, StepOutputs } from './step.ts';
-import { largestComputeType } from './storage.ts';
+import { cacheTypeOf, largestComputeType } from './storage.ts';
 import { validateLoadOptions, validateThreads } from './validate.ts';
 import { validateRanks } from './validate-ranks.ts';
 import { validateStep } from './validate-step.ts';
@@ -72,9 +73,9 @@ export function createCpuBackend(options: CpuBackendOptions = {}): Backend {
       device: cpus()[0]?.model ?? 'unknown CPU',
       threads: availableParallelism(),
     }),
-    blockBytes: ({ cache }, computeType, blockSize) =>
+    blockBytes: ({ cache }, cacheType, blockSize) =>
       cache.layers *
-      addon.blockBytes(blockSize, cache.kvHeads, cache.headSize, computeType === 'float32'),
+      addon.blockBytes(blockSize, cache.kvHeads, cache.headSize, CACHE_TYPES.indexOf(cacheType)),
     load: async (program, loadOptions) => {
       const [only, ...others] = validateRanks(program);
       validateLoadOptions(loadOptions);
@@ -97,7 +98,8 @@ async function loadNative(
   options: LoadOptions,
 ): Promise<LoadedProgram> {
   const computeType = largestComputeType(program, options.computeType);
-  const model = new addon.Model(describeProgram(program, options, computeType === 'float32'), isa);
+  const cacheType = cacheTypeOf(computeType, options.cacheType);
+  const model = new addon.Model(describeProgram(program, options, cacheType), isa);
   refuseTooLarge(model, options);
   const { onProgress } = options;
   const timer = onProgress && setInterval(() => onProgress(model.progress()), PROGRESS_INTERVAL);
@@ -110,7 +112,7 @@ async function loadNative(
     clearInterval(timer);
   }
   onProgress?.(1);
-  return new CpuProgram(addon, model, program, options, computeType);
+  return new CpuProgram(addon, model, program, options, { computeType, cacheType });
 }
 
 function refuseTooLarge(model: NativeModel, options: LoadOptions): void {
@@ -141,6 +143,7 @@ class CpuProgram implements LoadedProgram {
   readonly weightBytes: number;
   readonly cacheBytes: number;
   readonly computeType: ComputeType;
+  readonly cacheType: CacheType;
   readonly #addon: Addon;
   readonly #model: NativeModel;
   readonly #program: Program;
@@ -153,7 +156,7 @@ class CpuProgram implements LoadedProgram {
     model: NativeModel,
     program: Program,
     options: LoadOptions,
-    computeType: ComputeType,
+    types: { readonly computeType: ComputeType; readonly cacheType: CacheType },
   ) {
     this.#addon = addon;
     this.#model = model;
@@ -161,7 +164,8 @@ class CpuProgram implements LoadedProgram {
     this.#options = options;
     this.weightBytes = model.weightBytes;
     this.cacheBytes = model.cacheBytes;
-    this.computeType = computeType;
+    this.computeType = types.computeType;
+    this.cacheType = types.cacheType;
   }
 
   createRunner(options: { readonly threads: number }): Runner {

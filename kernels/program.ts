@@ -52,6 +52,12 @@ export interface WeightSource {
 /** Arithmetic a linear runs in: fp32, bf16 dot products, or integer dots over groups of the K axis. */
 export type ComputeType = 'float32' | 'bfloat16' | 'int8' | 'int4';
 
+/**
+ * What keys and values are kept in: fp32, bf16, or int8 codes with a scale in bf16 for every 32 dimensions of a key and for every
+ * head of a value (reference/cache-rounding.ts says how they are rounded).
+ */
+export type CacheType = 'float32' | 'bfloat16' | 'int8';
+
 /** Index into `Program.weights`. */
 export type WeightId = number;
 /** Index into `Program.tensors`: an activation buffer, fp32, [rows, width]. */

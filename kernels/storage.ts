@@ -1,5 +1,12 @@
 /** Sizes of the storage types and the compute type each runs in; shared by every backend and by checkpoint readers. */
-import type { ComputeType, Program, StorageType, WeightBytes, WeightSource } from './program.ts';
+import type {
+  CacheType,
+  ComputeType,
+  Program,
+  StorageType,
+  WeightBytes,
+  WeightSource,
+} from './program.ts';
 
 export interface StorageFormat {
   /** Values per block along the last axis; a row must be a whole number of blocks. */
@@ -56,6 +63,18 @@ export function computeTypeOf(type: StorageType, requested: ComputeType | 'auto'
     default:
       return 'int8';
   }
+}
+
+/**
+ * What keys and values are kept in: 'auto' is as exact as the arithmetic around it, fp32 for float32, bf16 for bfloat16 and int8
+ * for int8 and int4, whose linears round activations to int8 too.
+ */
+export function cacheTypeOf(
+  computeType: ComputeType,
+  requested: CacheType | 'auto' = 'auto',
+): CacheType {
+  if (requested !== 'auto') return requested;
+  return computeType === 'int4' ? 'int8' : computeType;
 }
 
 /** The compute type of the program's largest linear weight: what `LoadedProgram.computeType` reports. */

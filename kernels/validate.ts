@@ -100,6 +100,9 @@ export function validateLoadOptions(options: LoadOptions): void {
   const computeTypes = ['auto', 'float32', 'bfloat16', 'int8', 'int4'];
   if (!computeTypes.includes(options.computeType))
     refuse(code, 'computeType', `one of ${computeTypes.join(', ')}`, options.computeType);
+  const cacheTypes = [undefined, 'auto', 'float32', 'bfloat16', 'int8'];
+  if (!cacheTypes.includes(options.cacheType))
+    refuse(code, 'cacheType', `one of ${cacheTypes.slice(1).join(', ')}`, options.cacheType);
 }
 
 /** Throws KernelError 'KERNEL_OPTION_INVALID' unless `threads` is an integer from 1 to 1024. */

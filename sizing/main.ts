@@ -28,6 +28,11 @@ const OPTIONS = {
     'auto',
     'Type of the weights in memory; auto: as stored',
   ),
+  'kv-cache-dtype': required(
+    choice('auto', 'float32', 'bfloat16', 'int8'),
+    'auto',
+    'What keys and values are kept in; auto: as exact as the dtype, so int8 for int8 and int4',
+  ),
   'max-sequences': required(integer(1, 65536), '64', 'Sequences of one step'),
   'max-batched-tokens': required(integer(1, 2 ** 20), '8192', 'Tokens of one step'),
   'max-model-length': optional(

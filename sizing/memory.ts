@@ -11,6 +11,8 @@ import {
 
 export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'int8' | 'int4';
 
+export type KvCacheDtype = 'auto' | 'float32' | 'bfloat16' | 'int8';
+
 export interface MemoryWishes {
   /** GPUs that split every layer. */
   readonly tensor: number;
@@ -18,6 +20,8 @@ export interface MemoryWishes {
   readonly pipeline: number;
   readonly gpuMemoryBytes: number;
   readonly dtype: Dtype;
+  /** Default auto: as exact as the dtype. */
+  readonly kvCacheDtype?: KvCacheDtype | undefined;
   readonly maxSequences: number;
   /** Tokens of one step. */
   readonly maxBatchedTokens: number;
@@ -120,10 +124,9 @@ function sizes(shape: ModelShape, wishes: MemoryWishes): Sizes {
   const weights = rankWeights(shape, wishes);
   const activations = rankActivations(shape, wishes);
   const stageLayers = Math.ceil(language.layers / pipeline);
-  const cacheBytes = wishes.dtype === 'float32' ? 4 : 2;
   // More ranks than key-value heads: each holds a whole one.
   const rankHeads = largestShare(language.kvHeads, tensor);
-  const perLayer = 2 * language.headSize * cacheBytes;
+  const perLayer = cachedHeadBytes(shape, wishes);
   const kvBytesPerToken = stageLayers * rankHeads * perLayer;
   const kvCache = Math.max(0, usable - weights - activations - WORKSPACE_BYTES);
   const maxCachedTokens = Math.floor(kvCache / kvBytesPerToken);
@@ -140,6 +143,18 @@ function sizes(shape: ModelShape, wishes: MemoryWishes): Sizes {
     maxCachedTokens,
     largestBatch: Math.floor(maxCachedTokens / maxModelLength),
   };
+}
+
+/** Of one token's key and value in one head. */
+function cachedHeadBytes({ language, storedType }: ModelShape, wishes: MemoryWishes): number {
+  const { headSize } = language;
+  const { kvCacheDtype = 'auto' } = wishes;
+  const dtype = wishes.dtype === 'auto' ? storedType : wishes.dtype;
+  const kept = kvCacheDtype === 'auto' ? dtype : kvCacheDtype;
+  if (kept === 'float32') return 2 * headSize * 4;
+  if (kept === 'bfloat16' || kept === 'float16') return 2 * headSize * 2;
+  // A scale in bf16 for every 32 dimensions of a key, and for the whole of a value.
+  return headSize + 2 * Math.ceil(headSize / 32) + headSize + 2;
 }
 
 /**

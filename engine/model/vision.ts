@@ -2,6 +2,7 @@
 import type { LoadOptions } from '#kernels/backend.ts';
 import type { Program, TensorId } from '#kernels/program.ts';
 import type { StepInputs, StepOutputs } from '#kernels/step.ts';
+import { largestComputeType } from '#kernels/storage.ts';
 import type { ConfigReader } from './config.ts';
 import { ModelError } from './errors.ts';
 import { isUnusedLayer, readVisionShape, recordInternVit, type VisionShape } from './intern-vit.ts';
@@ -134,6 +135,9 @@ export function visionLoadOptions(
   return {
     cache: { blockSize: BLOCK_SIZE, blockCount: maxTiles * blocksPerTile(model) },
     computeType,
+    // Nothing stays in it after a step: there is no memory to save.
+    cacheType:
+      largestComputeType(model.program, computeType) === 'float32' ? 'float32' : 'bfloat16',
     maxTokens: maxTiles * model.positionsPerTile,
     maxSequences: maxTiles,
     maxPositions: model.positionsPerTile,

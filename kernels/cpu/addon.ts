@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { KernelError } from '../backend.ts';
-import type { ComputeType, Op, StorageType, TensorSpec } from '../program.ts';
+import type { CacheType, ComputeType, Op, StorageType, TensorSpec } from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 
 /** Order of `StorageType` in kernels/src/format.h. */
@@ -29,6 +29,9 @@ export const COMPUTE_TYPES: readonly (ComputeType | 'auto')[] = [
   'int4',
   'auto',
 ];
+
+/** Order of `CacheType` in kernels/src/ops.h. */
+export const CACHE_TYPES: readonly CacheType[] = ['float32', 'bfloat16', 'int8'];
 
 /** Order of `OpKind` in kernels/src/model.h. */
 export const OPS: readonly Op['op'][] = [
@@ -76,7 +79,7 @@ export interface Addon {
   readonly Model: new (description: object, isa: string) => NativeModel;
   readonly Runner: new (model: NativeModel, threads: number) => NativeRunner;
   availableIsas(): string[];
-  blockBytes(blockSize: number, kvHeads: number, headSize: number, wide: boolean): number;
+  blockBytes(blockSize: number, kvHeads: number, headSize: number, cacheType: number): number;
   measurePeak(isa: string, threads: number): Peak;
   /** See kernels/resample.ts, which checks what comes here. */
   resampleRows(

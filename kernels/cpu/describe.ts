@@ -1,8 +1,14 @@
 /** Flattens a validated program into the plain object that kernels/src/read_spec.cc reads. */
 import type { LoadOptions } from '../backend.ts';
-import { ATTENTION_PARTITION, type Op, type Program, type WeightSource } from '../program.ts';
+import {
+  ATTENTION_PARTITION,
+  type CacheType,
+  type Op,
+  type Program,
+  type WeightSource,
+} from '../program.ts';
 import { readBytes } from '../reference/weights.ts';
-import { COMPUTE_TYPES, OPS, ROW_KINDS, STORAGE_TYPES } from './addon.ts';
+import { CACHE_TYPES, COMPUTE_TYPES, OPS, ROW_KINDS, STORAGE_TYPES } from './addon.ts';
 
 const nothing = new Float32Array(0);
 
@@ -112,11 +118,10 @@ function describeOp(op: Op): object {
   }
 }
 
-/** `wideCache`: keys and values in fp32, else bf16. */
 export function describeProgram(
   program: Program,
   options: LoadOptions,
-  wideCache: boolean,
+  cacheType: CacheType,
 ): object {
   return {
     weights: program.weights.map(describeWeight),
@@ -138,7 +143,7 @@ export function describeProgram(
     maxSequences: options.maxSequences,
     maxPositions: options.maxPositions,
     computeType: COMPUTE_TYPES.indexOf(options.computeType),
-    wideCache,
+    cacheType: CACHE_TYPES.indexOf(cacheType),
     poison: options.poison ?? false,
   };
 }

@@ -1,6 +1,6 @@
 /** Paged attention, one query and one head at a time: scores, softmax, weighted sum, all in double. */
 import type { StepInputs } from '../step.ts';
-import { roundToBfloat16 } from './dequantise.ts';
+import type { CacheRounding } from './cache-rounding.ts';
 
 /** Keys and values of one layer, each (slots, kvHeads * D); slot = block * blockSize + offset. */
 export interface LayerCache {
@@ -15,8 +15,8 @@ export interface AttentionShape {
   readonly blockSize: number;
   readonly scale: number;
   readonly causal: boolean;
-  /** Whether the cache holds bfloat16; then queries are rounded to it too. Probabilities are not. */
-  readonly bfloat16: boolean;
+  /** That of the cache; queries are rounded by it too. Probabilities are not. */
+  readonly rounding: CacheRounding;
 }
 
 /** Slots of the first `length` keys of sequence s, in order. */
@@ -40,7 +40,7 @@ export function attention(
   shape: AttentionShape,
   out: Float32Array,
 ): void {
-  const { heads, kvHeads, headSize, blockSize, scale, causal, bfloat16 } = shape;
+  const { heads, kvHeads, headSize, blockSize, scale, causal, rounding } = shape;
   const group = heads / kvHeads;
   const qkvWidth = (heads + 2 * kvHeads) * headSize;
   const kvWidth = kvHeads * headSize;
@@ -60,8 +60,7 @@ export function attention(
         const q = (first + i) * qkvWidth + head * headSize;
         const kv = Math.floor(head / group) * headSize;
         for (let d = 0; d < headSize; d++) {
-          const scaled = Math.fround(qkv[q + d]! * factor);
-          query[d] = bfloat16 ? roundToBfloat16(scaled) : scaled;
+          query[d] = rounding.query(Math.fround(qkv[q + d]! * factor));
         }
         let highest = Number.NEGATIVE_INFINITY;
         for (let j = 0; j < visible; j++) {

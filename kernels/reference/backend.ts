@@ -1,12 +1,19 @@
 /** The op program interpreted in plain TypeScript: the oracle that every other backend is compared with. */
 import type { Backend, LoadedProgram, LoadOptions, Runner } from '../backend.ts';
-import type { ComputeType, Program, WeightId, WeightSource } from '../program.ts';
+import type { CacheType, ComputeType, Program, WeightId, WeightSource } from '../program.ts';
 import { refuse } from '../refuse.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
-import { computeTypeOf, elementCount, largestComputeType, storageBytes } from '../storage.ts';
+import {
+  cacheTypeOf,
+  computeTypeOf,
+  elementCount,
+  largestComputeType,
+  storageBytes,
+} from '../storage.ts';
 import { validateLoadOptions, validateThreads } from '../validate.ts';
 import { validateRanks } from '../validate-ranks.ts';
 import { validateStep } from '../validate-step.ts';
+import { CACHE_ROUNDINGS } from './cache-rounding.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 import { nextTurn, Step, type StepContext } from './interpreter.ts';
 import { quantiseWeights } from './quantise.ts';
@@ -18,6 +25,7 @@ class ReferenceRank {
   readonly program: Program;
   readonly options: LoadOptions;
   readonly computeType: ComputeType;
+  readonly cacheType: CacheType;
   readonly weightBytes: number;
   readonly cacheBytes: number;
   readonly context: StepContext;
@@ -28,6 +36,7 @@ class ReferenceRank {
     this.program = program;
     this.options = options;
     this.computeType = largestComputeType(program, options.computeType);
+    this.cacheType = cacheTypeOf(this.computeType, options.cacheType);
     this.weightBytes = program.weights.reduce(
       (sum, weight) => sum + Float32Array.BYTES_PER_ELEMENT * elementCount(weight.shape),
       0,
@@ -43,7 +52,7 @@ class ReferenceRank {
       blockSize,
       poison,
       layers: Array.from({ length: layers }, () => ({ keys: allocate(), values: allocate() })),
-      bfloat16Cache: this.computeType !== 'float32',
+      cacheRounding: CACHE_ROUNDINGS[this.cacheType],
       weight: (id) => this.#weights[id]!,
       linearWeight: (id) => this.#linearWeights[id]!,
       computeType: (id) => this.#computeType(id),
@@ -82,6 +91,7 @@ class ReferenceProgram implements LoadedProgram {
   readonly ranks: readonly ReferenceRank[];
   readonly options: LoadOptions;
   readonly computeType: ComputeType;
+  readonly cacheType: CacheType;
   readonly weightBytes: number;
   readonly cacheBytes: number;
   readonly runners = new Set<ReferenceRunner>();
@@ -91,6 +101,7 @@ class ReferenceProgram implements LoadedProgram {
     this.ranks = programs.map((program) => new ReferenceRank(program, options));
     this.options = options;
     this.computeType = this.ranks[0]!.computeType;
+    this.cacheType = this.ranks[0]!.cacheType;
     this.weightBytes = this.ranks.reduce((sum, rank) => sum + rank.weightBytes, 0);
     this.cacheBytes = this.ranks.reduce((sum, rank) => sum + rank.cacheBytes, 0);
   }
@@ -172,7 +183,7 @@ export function createReferenceBackend(): Backend {
       device: `${process.platform} ${process.arch}`,
       threads: 1,
     }),
-    blockBytes: ({ cache }, _computeType, blockSize) =>
+    blockBytes: ({ cache }, _cacheType, blockSize) =>
       2 *
       Float32Array.BYTES_PER_ELEMENT *
       cache.layers *

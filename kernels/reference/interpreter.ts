@@ -13,6 +13,7 @@ import type {
 } from '../program.ts';
 import type { StepInputs, StepOutputs } from '../step.ts';
 import { attention, type LayerCache } from './attention.ts';
+import type { CacheRounding } from './cache-rounding.ts';
 import { roundToBfloat16 } from './dequantise.ts';
 import {
   embedding,
@@ -34,8 +35,8 @@ export interface StepContext {
   readonly blockSize: number;
   readonly poison: boolean;
   readonly layers: readonly LayerCache[];
-  /** Whether keys and values are rounded to bfloat16 when they are stored. */
-  readonly bfloat16Cache: boolean;
+  /** How keys and values are rounded when they are stored. */
+  readonly cacheRounding: CacheRounding;
   /** Values as stored. */
   readonly weight: (id: WeightId) => Float32Array;
   /** Values as a linear multiplies by them, rounded where its compute type asks for it. */
@@ -133,10 +134,10 @@ export class Step {
         return;
       case 'attention': {
         const { kvHeads, headSize } = this.program.cache;
-        const { blockSize, bfloat16Cache: bfloat16 } = this.#context;
+        const { blockSize, cacheRounding: rounding } = this.#context;
         const { heads } = this.program;
         const { scale, causal = true } = op;
-        const shape = { heads, kvHeads, headSize, blockSize, scale, causal, bfloat16 };
+        const shape = { heads, kvHeads, headSize, blockSize, scale, causal, rounding };
         const cache = this.#context.layers[op.layer]!;
         attention(tensors[op.qkv]!, cache, inputs, shape, tensors[op.out]!);
         return;
@@ -263,16 +264,16 @@ export class Step {
     const qkvWidth = (heads + 2 * kvHeads) * headSize;
     const kvWidth = kvHeads * headSize;
     const { keys, values } = this.#context.layers[op.layer]!;
-    const round = this.#context.bfloat16Cache ? roundToBfloat16 : (value: number) => value;
+    const rounding = this.#context.cacheRounding;
     this.#inputs.positions.forEach((position, t) => {
       const q = t * qkvWidth;
       if (op.rope) rotate(qkv, q, heads + kvHeads, headSize, position, op.rope);
       const slot = this.#inputs.slotMapping[t]!;
       if (slot < 0) return;
       const k = q + heads * headSize;
-      for (let i = 0; i < kvWidth; i++) {
-        keys[slot * kvWidth + i] = round(qkv[k + i]!);
-        values[slot * kvWidth + i] = round(qkv[k + kvWidth + i]!);
+      for (let i = 0; i < kvWidth; i += headSize) {
+        rounding.key(qkv, k + i, headSize, keys, slot * kvWidth + i);
+        rounding.value(qkv, k + kvWidth + i, headSize, values, slot * kvWidth + i);
       }
     });
   }

@@ -9,7 +9,7 @@ import { STORAGE_FORMATS } from '../storage.ts';
 const GROUP = 32;
 
 /** Nearest integer, ties to even. */
-function roundHalfEven(x: number): number {
+export function roundHalfEven(x: number): number {
   const floor = Math.floor(x);
   const rest = x - floor;
   if (rest !== 0.5) return Math.round(x);

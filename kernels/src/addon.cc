@@ -256,10 +256,10 @@ Napi::Value availableIsas(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// (blockSize, kvHeads, headSize, wide): bytes of one block of one layer.
+// (blockSize, kvHeads, headSize, cacheType): bytes of one block of one layer.
 Napi::Value blockBytes(const Napi::CallbackInfo& info) {
   const auto integer = [&](size_t i) { return info[i].ToNumber().Int32Value(); };
-  const int64_t bytes = cacheBlockBytes(integer(0), integer(1), integer(2), info[3].ToBoolean() ? CacheType::kF32 : CacheType::kBf16);
+  const int64_t bytes = cacheBlockBytes(integer(0), integer(1), integer(2), static_cast<CacheType>(integer(3)));
   return Napi::Number::New(info.Env(), static_cast<double>((bytes + 63) / 64 * 64));
 }
 

@@ -9,7 +9,8 @@
 
 namespace nvlm {
 
-enum class CacheType : int { kF32, kBf16 };
+// The order is that of CACHE_TYPES in kernels/cpu/addon.ts.
+enum class CacheType : int { kF32, kBf16, kInt8 };
 
 // Paged cache of one layer. Layout is the attention file's own business (kernels/src/cpu/attention.h says it):
 // a block holds keys then values of all kv heads.

@@ -102,7 +102,7 @@ ModelSpec readModelSpec(const Napi::Object& description) {
   spec.maxSequences = integer(description, "maxSequences");
   spec.maxPositions = integer(description, "maxPositions");
   spec.computeType = static_cast<ComputeType>(integer(description, "computeType"));
-  spec.cacheType = flag(description, "wideCache") ? CacheType::kF32 : CacheType::kBf16;
+  spec.cacheType = static_cast<CacheType>(integer(description, "cacheType"));
   spec.poison = flag(description, "poison");
   return spec;
 }

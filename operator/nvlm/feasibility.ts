@@ -134,6 +134,7 @@ export function judgeFeasibility(
     ...spec.parallelism,
     gpuMemoryBytes: memory,
     dtype: spec.model.dtype,
+    kvCacheDtype: spec.model.kvCacheDtype,
     maxSequences: spec.batchPolicy.maxSequences,
     maxBatchedTokens: spec.batchPolicy.maxBatchedTokens ?? defaultBatchedTokens,
     maxModelLength: spec.model.maxModelLength,

@@ -29,6 +29,7 @@ describe('the engine’s arguments', () => {
         revision: 'main',
         servedName: 'nvlm',
         dtype: 'int4',
+        kvCacheDtype: 'bfloat16',
         maxModelLength: 8192,
         cache: {},
       },

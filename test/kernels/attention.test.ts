@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Backend, LoadOptions } from '#kernels/backend.ts';
-import type { Program, TensorId } from '#kernels/program.ts';
+import type { CacheType, Program, TensorId } from '#kernels/program.ts';
 import { createReferenceBackend } from '#kernels/reference/backend.ts';
 import { createRandom, type Random } from '../support/random.ts';
 import { type SequenceStep, stepOf } from '../support/steps.ts';
@@ -106,11 +106,7 @@ async function runSteps(
   );
 }
 
-async function makeScenario(
-  seed: number,
-  shape: Shape,
-  computeType: 'float32' | 'bfloat16',
-): Promise<Scenario> {
+async function makeScenario(seed: number, shape: Shape, cacheType: CacheType): Promise<Scenario> {
   const random = createRandom(seed);
   const { heads, kvHeads, headSize, blockSize, lengths } = shape;
   const width = (heads + 2 * kvHeads) * headSize;
@@ -128,7 +124,7 @@ async function makeScenario(
     blockSize,
     load: loadOptions({
       cache: { blockSize, blockCount },
-      computeType,
+      cacheType,
       maxTokens: rows,
       maxPositions: Math.max(...lengths),
     }),
@@ -145,30 +141,35 @@ async function makeScenario(
     1,
   );
   // fp32: a score of D products, each about as large as their magnitudes' sum allows, moves a probability by its own error; then
-  // some roundings in exp2, the sums and the merge. bfloat16: a probability is rounded to 8 bits before it meets its value.
+  // some roundings in exp2, the sums and the merge. bfloat16: a probability is rounded to 8 bits before it meets its value. int8: a
+  // query is rounded to 16 bits, and of the 64 keys of a block each probability to 16 bits of the largest, which may meet a value
+  // far larger than this column's: one as large as any.
   const scoreMagnitude = 1.3 * 1.3 * Math.sqrt(headSize);
   const relative =
-    2 ** -24 * (32 + 4 * scoreMagnitude) + (computeType === 'bfloat16' ? 2 ** -8 : 0);
-  const bounds = magnitudes.map((values) => values.map((value) => relative * value));
-  const name = `${computeType} cache, seed ${seed}, ${JSON.stringify(shape)}`;
+    2 ** -24 * (32 + 4 * scoreMagnitude) +
+    { float32: 0, bfloat16: 2 ** -8, int8: 2 ** -15 * scoreMagnitude }[cacheType];
+  const largest = table.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const absolute8 = cacheType === 'int8' ? 2 ** -16 * Math.sqrt(64) * largest : 0;
+  const bounds = magnitudes.map((values) => values.map((value) => relative * value + absolute8));
+  const name = `${cacheType} cache, seed ${seed}, ${JSON.stringify(shape)}`;
   return { ...scenario, name, expected, bounds };
 }
 
 const made = new Map<string, Promise<Scenario>>();
-function scenarioOf(index: number, computeType: 'float32' | 'bfloat16'): Promise<Scenario> {
-  const key = `${index} ${computeType}`;
-  const scenario = made.get(key) ?? makeScenario(100 + index, SHAPES[index]!, computeType);
+function scenarioOf(index: number, cacheType: CacheType): Promise<Scenario> {
+  const key = `${index} ${cacheType}`;
+  const scenario = made.get(key) ?? makeScenario(100 + index, SHAPES[index]!, cacheType);
   made.set(key, scenario);
   return scenario;
 }
 
 for (const subject of cpuSubjects())
-  for (const computeType of ['float32', 'bfloat16'] as const)
-    test(`attention over a ${computeType} cache on ${subject.name} agrees with the reference in any mix of chunks, on one thread and on two`, {
+  for (const cacheType of ['float32', 'bfloat16', 'int8'] as const)
+    test(`attention over a cache of ${cacheType} on ${subject.name} agrees with the reference in any mix of chunks, on one thread and on two`, {
       skip: subject.skip,
     }, async () => {
       for (const index of SHAPES.keys()) {
-        const scenario = await scenarioOf(index, computeType);
+        const scenario = await scenarioOf(index, cacheType);
         const alone = await runSteps(subject.create(), scenario, 1);
         const shared = await runSteps(subject.create(), scenario, 2);
         for (const [step, expected] of scenario.expected.entries()) {

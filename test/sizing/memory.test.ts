@@ -69,6 +69,17 @@ test('weights of NVLM-D-72B per GPU are those of the arithmetic, and only eight 
   assert.equal(planMemory(nvlm, wishes()).kvBytesPerTokenTotal, 327_680);
 });
 
+test('keys and values count by what they are kept in, which follows the weights unless it is named', () => {
+  const perHead = (changes: Partial<MemoryWishes>): number =>
+    planMemory(nvlm, wishes(changes)).kvBytesPerTokenTotal / (80 * 8);
+  assert.equal(perHead({}), 2 * 128 * 2);
+  assert.equal(perHead({ dtype: 'float32' }), 2 * 128 * 4);
+  // int8 codes with four scales of two bytes for a key and one for a value.
+  assert.equal(perHead({ dtype: 'int4' }), 128 + 4 * 2 + 128 + 2);
+  assert.equal(perHead({ dtype: 'int4', kvCacheDtype: 'bfloat16' }), 2 * 128 * 2);
+  assert.equal(perHead({ kvCacheDtype: 'int8' }), 128 + 4 * 2 + 128 + 2);
+});
+
 test('a spec that cannot fit is refused with the number to change, and that number fits', () => {
   const plan = planMemory(nvlm, wishes({ tensor: 4 }));
   assert.equal(plan.fits, false);

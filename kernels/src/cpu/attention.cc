@@ -95,12 +95,14 @@ struct Workspace {
     scratch.sums = reinterpret_cast<float*>(take(kTileRows * kLanes * sizeof(float)));
     scratch.newPeak = reinterpret_cast<float*>(take(kTileRows * sizeof(float)));
     scratch.decay = reinterpret_cast<float*>(take(kTileRows * sizeof(float)));
+    scratch.queryScales = reinterpret_cast<float*>(take(kTileRows * sizeof(float)));
+    scratch.weightScales = reinterpret_cast<float*>(take(kTileRows * sizeof(float)));
     scratch.limits = reinterpret_cast<int32_t*>(take(kTileRows * sizeof(int32_t)));
     scratch.tail = take(kKeyGroup * padded * sizeof(float));
     return scratch;
   }
   int64_t tileBytes() const {
-    return kTileRows * (padded + kKeyBlock + kLanes + 3) * static_cast<int64_t>(sizeof(float)) +
+    return kTileRows * (padded + kKeyBlock + kLanes + 5) * static_cast<int64_t>(sizeof(float)) +
            kKeyGroup * padded * static_cast<int64_t>(sizeof(float));
   }
   Partial partial(int64_t index) const {

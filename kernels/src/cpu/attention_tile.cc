@@ -1,5 +1,5 @@
 #include "attention.h"
-
+#include "attention_int8.h"
 #include "kernels.h"
 #include "narrow.h"
 
@@ -133,8 +133,10 @@ NVLM_INLINE void cover(int rowBegin, int rowEnd, int columns, const Body& body) 
 
 // Raises the peak of rows [rowBegin, rowEnd) to the highest visible score, leaves in `decay` what their earlier sums and outputs
 // are to be multiplied with, and turns scores into probabilities.
-template <bool kBf16>
-void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const TileScratch& scratch, float* peak) {
+template <CacheType kType>
+void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const BlockLayout& layout, const TileScratch& scratch,
+                  float* peak) {
+  constexpr bool kBf16 = kType == CacheType::kBf16;
   const int columns = block.groups;
   const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const F32x16 lane = load(lanes);
@@ -171,6 +173,9 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const TileScr
       }
     }
     store(scratch.sums + r * kLanes, sum);
+    if constexpr (kType == CacheType::kInt8) {
+      scratch.weightScales[r] = quantizeProbabilities(row, block, scratch.limits[r] - block.begin, layout.valueScales);
+    }
   }
 }
 
@@ -192,12 +197,13 @@ void copyTail(const uint8_t* from, int count, const BlockLayout& layout, uint8_t
   for (int64_t i = whole; i < whole + layout.valueStep; i += 4) std::memcpy(to + i, from + i, 2);
 }
 
-template <bool kBf16>
+template <CacheType kType>
 void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable,
             int keyBegin, int keyEnd, const KeyBlock& after, const TileScratch& scratch, const Partial& result) {
-  const int padded = static_cast<int>(layout.valueStep / 4);
+  constexpr bool kBf16 = kType == CacheType::kBf16, kInt8 = kType == CacheType::kInt8;
+  const int padded = layout.padded;
   const float* const queries = reinterpret_cast<const float*>(scratch.queries);
-  const int64_t queryStride = kPairs<kBf16> ? padded / 2 : padded;
+  const int64_t queryStride = kPairs<kBf16> || kInt8 ? padded / 2 : padded;
   for (int r = 0; r < kTileRows; ++r) result.peak[r] = scratch.newPeak[r] = kLowestPeak;
   std::memset(scratch.sums, 0, tile.rows * kLanes * sizeof(float));
   std::memset(result.out, 0, static_cast<int64_t>(tile.rows) * padded * sizeof(float));
@@ -210,24 +216,37 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
     if (next.groups == 0) next = after;
     const int lastGroup = block.groups - 1;
     const int written = tile.keyCount - (begin + lastGroup * kKeyGroup);
-    if (written < kKeyGroup) {
+    // Codes are numbers whatever the memory held.
+    if (!kInt8 && written < kKeyGroup) {
       copyTail(block.values[lastGroup], written, layout, scratch.tail);
       block.values[lastGroup] = scratch.tail;
     }
 
     const int firstRow = tile.firstRow(begin, group);
     cover(firstRow, tile.rows, block.groups, [&]<int kRows, int kColumns>(int row, int column) {
-      scoreRegisters<kBf16, kRows, kColumns>(
-          queries + row * queryStride, queryStride, block.keys + column,
-          row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr, layout.keySteps,
-          scratch.scores + row * kKeyBlock + column * kLanes);
+      const float* const from = queries + row * queryStride;
+      const uint8_t* const* const nextKeys = row == firstRow && column + kColumns <= next.groups ? next.keys + column : nullptr;
+      float* const to = scratch.scores + row * kKeyBlock + column * kLanes;
+      if constexpr (kInt8) {
+        scoreInt8<kRows, kColumns>(reinterpret_cast<const int16_t*>(from), 2 * queryStride, scratch.queryScales + row,
+                                   block.keys + column, nextKeys, layout, to);
+      } else {
+        scoreRegisters<kBf16, kRows, kColumns>(from, queryStride, block.keys + column, nextKeys, layout.keySteps, to);
+      }
     });
     fetchGroups(next, block.groups, layout);
-    softmaxBlock<kBf16>(firstRow, tile.rows, block, scratch, result.peak);
+    softmaxBlock<kType>(firstRow, tile.rows, block, layout, scratch, result.peak);
     cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {
-      valueRegisters<kBf16, kRows, kColumns>(scratch.scores + row * kKeyBlock, block, row == firstRow ? &next : nullptr,
-                                             column * kLanes, layout.valueStep, scratch.decay + row,
-                                             result.out + row * padded + column * kLanes, padded);
+      const float* const weights = scratch.scores + row * kKeyBlock;
+      const KeyBlock* const nextBlock = row == firstRow ? &next : nullptr;
+      float* const out = result.out + row * padded + column * kLanes;
+      if constexpr (kInt8) {
+        valueInt8<kRows, kColumns>(reinterpret_cast<const int16_t*>(weights), scratch.weightScales + row, block, nextBlock,
+                                   column * kLanes, layout.valueStep, scratch.decay + row, out, padded);
+      } else {
+        valueRegisters<kBf16, kRows, kColumns>(weights, block, nextBlock, column * kLanes, layout.valueStep,
+                                               scratch.decay + row, out, padded);
+      }
     });
   }
   for (int r = 0; r < tile.rows; ++r) result.sum[r] = horizontalSum(load(scratch.sums + r * kLanes));
@@ -243,6 +262,11 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
     const int query = (tile.rowBegin + r) / group, head = (tile.rowBegin + r) % group;
     scratch.limits[r] = tile.visibleKeys(query);
     const float* from = queries + query * tokenStride + static_cast<int64_t>(head) * headSize;
+    if (type == CacheType::kInt8) {
+      int16_t* const codes = reinterpret_cast<int16_t*>(scratch.queries) + r * padded;
+      scratch.queryScales[r] = quantizeQuery(from, headSize, factor, codes);
+      continue;
+    }
     for (int d = 0; d < headSize; d += kLanes) {
       const int n = headSize - d < kLanes ? headSize - d : kLanes;
       const F32x16 value = loadPartial(from + d, n) * factor;
@@ -258,10 +282,13 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
                      const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
                      const TileScratch& scratch, const Partial& result) {
-  if (cache.type == CacheType::kBf16) {
-    attend<true>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
-  } else {
-    attend<false>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
+  const auto run = [&]<CacheType kType>() {
+    attend<kType>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
+  };
+  switch (cache.type) {
+    case CacheType::kF32: return run.template operator()<CacheType::kF32>();
+    case CacheType::kBf16: return run.template operator()<CacheType::kBf16>();
+    case CacheType::kInt8: return run.template operator()<CacheType::kInt8>();
   }
 }
 

@@ -1,4 +1,4 @@
-// Lanes narrower than 32 bits: half-precision formats, and dot products of those and of bytes. Inlined as simd.h is.
+// Lanes narrower than 32 bits: half-precision formats, signed bytes and int16, and their dot products. Inlined as simd.h is.
 #pragma once
 #include "simd.h"
 
@@ -111,6 +111,59 @@ NVLM_INLINE F32x16 loadF16(const uint16_t* p) {
   return r;
 }
 
+// --- signed bytes and int16 ------------------------------------------------------------------------------------------------
+
+// 32 signed bytes as 32 int16, two to a lane.
+NVLM_INLINE I32x16 widenInt8(const void* p) {
+  I32x16 r;
+#if defined(__AVX512F__)
+  r.part[0] = reinterpret_cast<IntPart>(_mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p))));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kParts; ++i) {
+    r.part[i] = reinterpret_cast<IntPart>(_mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p) + i)));
+  }
+#elif defined(__SSE4_1__)
+  for (int i = 0; i < kParts; ++i) {
+    r.part[i] = reinterpret_cast<IntPart>(_mm_cvtepi8_epi16(_mm_loadu_si64(static_cast<const uint8_t*>(p) + 8 * i)));
+  }
+#else
+  int16_t wide[2 * kLanes];
+  for (int i = 0; i < 2 * kLanes; ++i) wide[i] = static_cast<const int8_t*>(p)[i];
+  r = loadInt(wide);
+#endif
+  return r;
+}
+// Lanes of -128..127 as bytes.
+NVLM_INLINE void storeInt8(int8_t* p, I32x16 v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v.part[0])));
+#elif defined(__AVX2__)
+  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
+  const __m256i words = _mm256_permute4x64_epi64(
+      _mm256_packs_epi32(reinterpret_cast<__m256i>(v.part[0]), reinterpret_cast<__m256i>(v.part[1])), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+#else
+  alignas(64) int32_t lanes[kLanes];
+  storeInt(lanes, v);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(lanes[i]);
+#endif
+}
+// Lanes of -32768..32767 as int16.
+NVLM_INLINE void storeInt16(int16_t* p, I32x16 v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(v.part[0])));
+#elif defined(__AVX2__)
+  // Packs within each half of the register: the quarters come out in the order 0, 2, 1, 3.
+  const __m256i packed = _mm256_packs_epi32(reinterpret_cast<__m256i>(v.part[0]), reinterpret_cast<__m256i>(v.part[1]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+#else
+  alignas(64) int32_t lanes[kLanes];
+  storeInt(lanes, v);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int16_t>(lanes[i]);
+#endif
+}
+
 // --- dot products of narrow lanes ----------------------------------------------------------------------------------------
 
 // Lane i of acc gains a[2i] * b[2i] + a[2i + 1] * b[2i + 1], a and b being 32 bf16.
@@ -122,6 +175,36 @@ NVLM_INLINE F32x16 dotBf16(F32x16 acc, I32x16 a, I32x16 b) {
 #else
   return fma(oddBf16(a), oddBf16(b), fma(evenBf16(a), evenBf16(b), acc));
 #endif
+}
+
+// Lane i of acc gains the exact a[2i] * b[2i] + a[2i + 1] * b[2i + 1], a and b being 32 int16, not both pairs of -32768.
+NVLM_INLINE I32x16 dotInt16(I32x16 acc, I32x16 a, I32x16 b) {
+#if defined(__AVX512VNNI__)
+  acc.part[0] = reinterpret_cast<IntPart>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(acc.part[0]),
+                                                              reinterpret_cast<__m512i>(a.part[0]),
+                                                              reinterpret_cast<__m512i>(b.part[0])));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kParts; ++i) {
+    __m256i sum = _mm256_add_epi32(reinterpret_cast<__m256i>(acc.part[i]),
+                                   _mm256_madd_epi16(reinterpret_cast<__m256i>(a.part[i]), reinterpret_cast<__m256i>(b.part[i])));
+    // Compilers would add the products as a tree, reading all of them before the first sum: far more than there are registers.
+    asm("" : "+x"(sum));
+    acc.part[i] = reinterpret_cast<IntPart>(sum);
+  }
+#elif defined(__SSE4_1__)
+  for (int i = 0; i < kParts; ++i) {
+    acc.part[i] += reinterpret_cast<IntPart>(_mm_madd_epi16(reinterpret_cast<__m128i>(a.part[i]), reinterpret_cast<__m128i>(b.part[i])));
+  }
+#else
+  alignas(64) int16_t left[2 * kLanes], right[2 * kLanes];
+  alignas(64) int32_t sums[kLanes];
+  storeInt(left, a);
+  storeInt(right, b);
+  storeInt(sums, acc);
+  for (int i = 0; i < kLanes; ++i) sums[i] += left[2 * i] * right[2 * i] + left[2 * i + 1] * right[2 * i + 1];
+  acc = loadInt(sums);
+#endif
+  return acc;
 }
 
 // Lane i of acc gains the exact sum over j < 4 of u[4i + j] * s[4i + j], u unsigned and s signed bytes. The s bytes lie in

@@ -29,7 +29,42 @@ NVLM_INLINE void toBf16(uint16_t* out, const float* x, int headSize) {
   }
 }
 
-NVLM_INLINE void storeKey(uint8_t* group, int lane, const float* x, int headSize, CacheType type) {
+// x (n) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127; NaN when a value is not finite.
+NVLM_INLINE void toInt8(int8_t* codes, uint8_t* scale, const float* x, int n) {
+  F32x16 largest = zero(), poison = zero();
+  for (int d = 0; d < n; d += kLanes) {
+    const F32x16 value = loadPartial(x + d, n - d < kLanes ? n - d : kLanes);
+    largest = max(largest, abs(value));
+    poison = poison + value * zero();
+  }
+  const float least = horizontalMax(largest) * (1.0f / 127.0f);
+  uint32_t bits;
+  std::memcpy(&bits, &least, 4);
+  bits = (bits + 0xffff) & 0xffff0000;
+  float step;
+  std::memcpy(&step, &bits, 4);
+  const F32x16 inverse = splat(step > 0.0f ? 1.0f / step : 0.0f);
+  for (int d = 0; d < n; d += kLanes) {
+    const F32x16 value = loadPartial(x + d, n - d < kLanes ? n - d : kLanes);
+    storeInt8(codes + d, roundToInt(min(max(value * inverse, splat(-127.0f)), splat(127.0f))));
+  }
+  step += horizontalSum(poison);
+  std::memcpy(&bits, &step, 4);
+  const uint16_t high = static_cast<uint16_t>(bits >> 16);
+  std::memcpy(scale, &high, 2);
+}
+
+NVLM_INLINE void storeKey(uint8_t* group, int lane, const float* x, int headSize, const BlockLayout& layout, CacheType type) {
+  if (type == CacheType::kInt8) {
+    alignas(64) int8_t codes[kMaxHeadSize];
+    uint8_t* scale = group + layout.keyScales + 2 * lane;
+    for (int d = 0; d < headSize; d += kKeyScaleSpan, scale += 2 * kKeyGroup) {
+      toInt8(codes + d, scale, x + d, headSize - d < kKeyScaleSpan ? headSize - d : kKeyScaleSpan);
+    }
+    uint8_t* to = group + lane * 2;
+    for (int d = 0; d < headSize; d += 2, to += layout.keyStep) std::memcpy(to, codes + d, 2);
+    return;
+  }
   uint8_t* to = group + lane * 4;
   if (type == CacheType::kF32) {
     for (int d = 0; d < headSize; ++d) std::memcpy(to + d * kKeyGroup * 4, x + d, 4);
@@ -40,10 +75,18 @@ NVLM_INLINE void storeKey(uint8_t* group, int lane, const float* x, int headSize
   for (int d = 0; d < headSize; d += 2) std::memcpy(to + d / 2 * kKeyGroup * 4, rounded + d, 4);
 }
 
-// Writes two bytes at a time in bf16: the other half of a word belongs to a token that another thread may be writing.
-NVLM_INLINE void storeValue(uint8_t* group, int lane, const float* x, int headSize, int64_t step, CacheType type) {
+// Writes one half of a pair at a time: the other belongs to a token that another thread may be writing.
+NVLM_INLINE void storeValue(uint8_t* group, int lane, const float* x, int headSize, const BlockLayout& layout, CacheType type) {
+  const int64_t step = layout.valueStep;
   if (type == CacheType::kF32) {
     std::memcpy(group + lane * step, x, headSize * sizeof(float));
+    return;
+  }
+  if (type == CacheType::kInt8) {
+    alignas(64) int8_t codes[kMaxHeadSize];
+    toInt8(codes, group + layout.valueScales + 2 * lane, x, headSize);
+    uint8_t* to = group + lane / 2 * step + lane % 2;
+    for (int d = 0; d < headSize; ++d) to[d * 2] = static_cast<uint8_t>(codes[d]);
     return;
   }
   alignas(64) uint16_t rounded[kMaxHeadSize];
@@ -78,10 +121,10 @@ void ropeAndCache(const RopeAndCacheArgs& args, const Lane& lane) {
     if (isValue) {
       const int kvHead = head - args.heads - cache.kvHeads;
       storeValue(block + layout.valuesBegin + kvHead * layout.valueHead + group * layout.valueGroup, groupLane, x,
-                 headSize, layout.valueStep, cache.type);
+                 headSize, layout, cache.type);
     } else {
       const int kvHead = head - args.heads;
-      storeKey(block + kvHead * layout.keyHead + group * layout.keyGroup, groupLane, x, headSize, cache.type);
+      storeKey(block + kvHead * layout.keyHead + group * layout.keyGroup, groupLane, x, headSize, layout, cache.type);
     }
   }
 }

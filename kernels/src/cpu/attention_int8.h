@@ -1,0 +1,137 @@
+// The products of attention over an int8 cache, exact in integers: int16 queries with int8 keys, int16 probabilities with int8
+// values. The shapes and the way they are covered are those of attention_tile.cc.
+#pragma once
+#include "attention.h"
+#include "narrow.h"
+
+namespace nvlm::NVLM_PATH {
+
+// The largest magnitude of an int16 code.
+constexpr float kInt16Most = 32767.0f;
+
+// One row of queries (D) as int16 codes of one scale, which it returns; NaN when a value is not finite.
+NVLM_INLINE float quantizeQuery(const float* from, int headSize, F32x16 factor, int16_t* codes) {
+  F32x16 largest = zero(), poison = zero();
+  for (int d = 0; d < headSize; d += kLanes) {
+    const F32x16 value = loadPartial(from + d, headSize - d < kLanes ? headSize - d : kLanes) * factor;
+    largest = max(largest, abs(value));
+    poison = poison + value * zero();
+  }
+  const float most = horizontalMax(largest);
+  const F32x16 inverse = splat(most > 0.0f ? kInt16Most / most : 0.0f);
+  for (int d = 0; d < headSize; d += kLanes) {
+    const F32x16 value = loadPartial(from + d, headSize - d < kLanes ? headSize - d : kLanes) * factor;
+    storeInt16(codes + d, roundToInt(min(max(value * inverse, splat(-kInt16Most)), splat(kInt16Most))));
+  }
+  return most * (1.0f / kInt16Most) + horizontalSum(poison);
+}
+
+// dots (rows, columns of 16 lanes) gain `steps` pairs: codes of the left rows, `stride` apart, times the bytes at right[c].
+template <int kRows, int kColumns>
+NVLM_INLINE void multiplyPairs(I32x16 (&dots)[kRows][kColumns], const int16_t* left, int64_t stride,
+                               const uint8_t* const (&right)[kColumns], int64_t rightStep, int steps) {
+#pragma GCC unroll 8
+  for (int s = 0; s < steps; ++s) {
+    I32x16 bytes[kColumns];
+    for (int c = 0; c < kColumns; ++c) bytes[c] = widenInt8(right[c] + s * rightStep);
+    for (int r = 0; r < kRows; ++r) {
+      const I32x16 pair = broadcastBytes(left + r * stride + 2 * s);
+      for (int c = 0; c < kColumns; ++c) dots[r][c] = dotInt16(dots[r][c], pair, bytes[c]);
+    }
+  }
+}
+
+template <int kRows, int kColumns>
+NVLM_INLINE void clear(I32x16 (&dots)[kRows][kColumns]) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) dots[r][c] = zeroInt();
+  }
+}
+
+// scores (rows, kKeyBlock) = queries (rows, D) * keys^T, for kRows rows and kColumns groups of 16 keys. Fetches the lines of
+// `nextKeys` as it goes, where not null.
+template <int kRows, int kColumns>
+void scoreInt8(const int16_t* queries, int64_t queryStride, const float* queryScales, const uint8_t* const* keys,
+               const uint8_t* const* nextKeys, const BlockLayout& layout, float* scores) {
+  constexpr int kSpanSteps = kKeyScaleSpan / 2;
+  for (int begin = 0, span = 0; begin < layout.keySteps; begin += kSpanSteps, ++span) {
+    const int steps = layout.keySteps - begin;
+    const uint8_t* codes[kColumns];
+    for (int c = 0; c < kColumns; ++c) codes[c] = keys[c] + begin * 32;
+    if (nextKeys) {
+      for (int c = 0; c < kColumns; ++c) {
+        for (int64_t line = 0; line < kSpanSteps * 32; line += 64) __builtin_prefetch(nextKeys[c] + begin * 32 + line, 0, 2);
+        if (steps <= kSpanSteps) __builtin_prefetch(nextKeys[c] + layout.keyScales, 0, 2);
+      }
+    }
+    I32x16 dots[kRows][kColumns];
+    clear(dots);
+    if (steps >= kSpanSteps) {
+      multiplyPairs(dots, queries + 2 * begin, queryStride, codes, 32, kSpanSteps);
+    } else {
+      multiplyPairs(dots, queries + 2 * begin, queryStride, codes, 32, steps);
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      const F32x16 scale = loadBf16(reinterpret_cast<const uint16_t*>(keys[c] + layout.keyScales) + span * kKeyGroup);
+      for (int r = 0; r < kRows; ++r) {
+        float* to = scores + r * kKeyBlock + c * kLanes;
+        const F32x16 product = toFloat(dots[r][c]) * (scale * splat(queryScales[r]));
+        store(to, begin == 0 ? product : load(to) + product);
+      }
+    }
+  }
+}
+
+// out (rows, P) = out * decay + probabilities (rows, keys) * values (keys, P), for kRows rows and 16 kColumns columns, the
+// codes of a row's probabilities times `scales`. Fetches as scoreInt8 does.
+template <int kRows, int kColumns>
+void valueInt8(const int16_t* probabilities, const float* scales, const KeyBlock& block, const KeyBlock* next, int64_t column,
+               int64_t valueStep, const float* decay, float* out, int64_t outStride) {
+  constexpr int kSteps = kKeyGroup / 2;
+  const int64_t first = column * 2;
+  I32x16 sums[kRows][kColumns];
+  clear(sums);
+  for (int g = 0; g < block.groups; ++g) {
+    // A column is half a line.
+    if (next && g < next->groups && (kColumns > 1 || first % 64 == 0)) {
+      if (first == 0) __builtin_prefetch(next->values[g] + kSteps * valueStep, 0, 2);
+      for (int s = 0; s < kSteps; ++s) {
+        for (int c = 0; c < kColumns; c += 2) __builtin_prefetch(next->values[g] + first + s * valueStep + c * 32, 0, 2);
+      }
+    }
+    const uint8_t* values[kColumns];
+    for (int c = 0; c < kColumns; ++c) values[c] = block.values[g] + first + c * 32;
+    multiplyPairs(sums, probabilities + g * kKeyGroup, 2 * kKeyBlock, values, valueStep, kSteps);
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) {
+      float* to = out + r * outStride + c * kLanes;
+      store(to, fma(toFloat(sums[r][c]), splat(scales[r]), load(to) * splat(decay[r])));
+    }
+  }
+}
+
+// The probabilities of one row, times the scales of their keys' values, as int16 codes of one scale, in place; returns the
+// scale. Keys from `visible` on count nothing, whatever their scales.
+NVLM_INLINE float quantizeProbabilities(float* row, const KeyBlock& block, int visible, int64_t valueScales) {
+  const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  F32x16 weighted[kGroupsPerBlock];
+  F32x16 largest = zero(), poison = zero();
+  for (int g = 0; g < block.groups; ++g) {
+    weighted[g] = load(row + g * kLanes) * loadBf16(reinterpret_cast<const uint16_t*>(block.values[g] + valueScales));
+    if (visible < (g + 1) * kKeyGroup) {
+      weighted[g] = selectLess(load(lanes), splat(static_cast<float>(visible - g * kKeyGroup)), weighted[g], zero());
+    }
+    largest = max(largest, weighted[g]);
+    poison = poison + weighted[g] * zero();
+  }
+  const float most = horizontalMax(largest);
+  const F32x16 inverse = splat(most > 0.0f ? kInt16Most / most : 0.0f);
+  int16_t* const codes = reinterpret_cast<int16_t*>(row);
+  for (int g = 0; g < block.groups; ++g) {
+    storeInt16(codes + g * kKeyGroup, roundToInt(min(weighted[g] * inverse, splat(kInt16Most))));
+  }
+  return most * (1.0f / kInt16Most) + horizontalSum(poison);
+}
+
+}  // namespace nvlm::NVLM_PATH
