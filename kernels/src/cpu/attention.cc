@@ -49,7 +49,9 @@ struct Plan {
     }
   }
 
-  int partitions(const Tile& tile) const { return (tile.keys + args.partition - 1) / args.partition; }
+  int partitions(const Tile& tile) const {
+    return tile.keys <= args.partition ? 1 : (tile.keys + args.partition - 1) / args.partition;
+  }
 
   // Of the first `count` partitions of a tile.
   int64_t cost(const Tile& tile, int count) const {

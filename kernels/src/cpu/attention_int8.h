@@ -26,19 +26,27 @@ NVLM_INLINE float quantizeQuery(const float* from, int headSize, F32x16 factor, 
   return most * (1.0f / kInt16Most) + horizontalSum(poison);
 }
 
-// dots (rows, columns of 16 lanes) gain `steps` pairs: codes of the left rows, `stride` apart, times the bytes at right[c].
-template <int kRows, int kColumns>
+// dots (rows, columns of 16 lanes) gain kSteps pairs: codes of the left rows, `stride` apart, times the bytes at right[c], which
+// move on.
+template <int kSteps, int kRows, int kColumns>
 NVLM_INLINE void multiplyPairs(I32x16 (&dots)[kRows][kColumns], const int16_t* left, int64_t stride,
-                               const uint8_t* const (&right)[kColumns], int64_t rightStep, int steps) {
+                               const uint8_t* (&right)[kColumns], int64_t rightStep) {
 #pragma GCC unroll 8
-  for (int s = 0; s < steps; ++s) {
+  for (int s = 0; s < kSteps; ++s) {
     I32x16 bytes[kColumns];
-    for (int c = 0; c < kColumns; ++c) bytes[c] = widenInt8(right[c] + s * rightStep);
+    for (int c = 0; c < kColumns; ++c) {
+      bytes[c] = widenInt8(right[c]);
+      right[c] += rightStep;
+    }
     for (int r = 0; r < kRows; ++r) {
       const I32x16 pair = broadcastBytes(left + r * stride + 2 * s);
       for (int c = 0; c < kColumns; ++c) dots[r][c] = dotInt16(dots[r][c], pair, bytes[c]);
     }
   }
+}
+
+NVLM_INLINE void fetchLines(const uint8_t* from, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 3);
 }
 
 template <int kRows, int kColumns>
@@ -53,24 +61,20 @@ NVLM_INLINE void clear(I32x16 (&dots)[kRows][kColumns]) {
 template <int kRows, int kColumns>
 void scoreInt8(const int16_t* queries, int64_t queryStride, const float* queryScales, const uint8_t* const* keys,
                const uint8_t* const* nextKeys, const BlockLayout& layout, float* scores) {
-  constexpr int kSpanSteps = kKeyScaleSpan / 2;
+  constexpr int kSpanSteps = kKeyScaleSpan / 2, kUnrolled = 8;
   for (int begin = 0, span = 0; begin < layout.keySteps; begin += kSpanSteps, ++span) {
-    const int steps = layout.keySteps - begin;
+    const int end = begin + kSpanSteps < layout.keySteps ? begin + kSpanSteps : layout.keySteps;
     const uint8_t* codes[kColumns];
     for (int c = 0; c < kColumns; ++c) codes[c] = keys[c] + begin * 32;
-    if (nextKeys) {
-      for (int c = 0; c < kColumns; ++c) {
-        for (int64_t line = 0; line < kSpanSteps * 32; line += 64) __builtin_prefetch(nextKeys[c] + begin * 32 + line, 0, 2);
-        if (steps <= kSpanSteps) __builtin_prefetch(nextKeys[c] + layout.keyScales, 0, 2);
-      }
-    }
     I32x16 dots[kRows][kColumns];
     clear(dots);
-    if (steps >= kSpanSteps) {
-      multiplyPairs(dots, queries + 2 * begin, queryStride, codes, 32, kSpanSteps);
-    } else {
-      multiplyPairs(dots, queries + 2 * begin, queryStride, codes, 32, steps);
+    int s = begin;
+    for (; s + kUnrolled <= end; s += kUnrolled) {
+      for (int c = 0; nextKeys && c < kColumns; ++c) fetchLines(nextKeys[c] + s * 32, kUnrolled * 32);
+      multiplyPairs<kUnrolled>(dots, queries + 2 * s, queryStride, codes, 32);
     }
+    for (; s < end; ++s) multiplyPairs<1>(dots, queries + 2 * s, queryStride, codes, 32);
+    for (int c = 0; nextKeys && end == layout.keySteps && c < kColumns; ++c) fetchLines(nextKeys[c] + layout.keyScales, 64);
     for (int c = 0; c < kColumns; ++c) {
       const F32x16 scale = loadBf16(reinterpret_cast<const uint16_t*>(keys[c] + layout.keyScales) + span * kKeyGroup);
       for (int r = 0; r < kRows; ++r) {
@@ -92,16 +96,14 @@ void valueInt8(const int16_t* probabilities, const float* scales, const KeyBlock
   I32x16 sums[kRows][kColumns];
   clear(sums);
   for (int g = 0; g < block.groups; ++g) {
-    // A column is half a line.
-    if (next && g < next->groups && (kColumns > 1 || first % 64 == 0)) {
-      if (first == 0) __builtin_prefetch(next->values[g] + kSteps * valueStep, 0, 2);
-      for (int s = 0; s < kSteps; ++s) {
-        for (int c = 0; c < kColumns; c += 2) __builtin_prefetch(next->values[g] + first + s * valueStep + c * 32, 0, 2);
-      }
+    if (next && g < next->groups) {
+      // Each column its share, in order, so that the lines come evenly.
+      fetchLines(next->values[g] + first * kSteps, kColumns * 32 * kSteps);
+      if (first == 0) fetchLines(next->values[g] + kSteps * valueStep, 64);
     }
     const uint8_t* values[kColumns];
     for (int c = 0; c < kColumns; ++c) values[c] = block.values[g] + first + c * 32;
-    multiplyPairs(sums, probabilities + g * kKeyGroup, 2 * kKeyBlock, values, valueStep, kSteps);
+    multiplyPairs<kSteps>(sums, probabilities + g * kKeyGroup, 2 * kKeyBlock, values, valueStep);
   }
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kColumns; ++c) {

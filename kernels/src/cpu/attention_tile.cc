@@ -204,7 +204,9 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
   const int padded = layout.padded;
   const float* const queries = reinterpret_cast<const float*>(scratch.queries);
   const int64_t queryStride = kPairs<kBf16> || kInt8 ? padded / 2 : padded;
-  for (int r = 0; r < kTileRows; ++r) result.peak[r] = scratch.newPeak[r] = kLowestPeak;
+  // Whole vectors of rows are looked at.
+  const int peaks = (tile.rows + kLanes - 1) / kLanes * kLanes;
+  for (int r = 0; r < peaks; ++r) result.peak[r] = scratch.newPeak[r] = kLowestPeak;
   std::memset(scratch.sums, 0, tile.rows * kLanes * sizeof(float));
   std::memset(result.out, 0, static_cast<int64_t>(tile.rows) * padded * sizeof(float));
 
