@@ -48,6 +48,8 @@ const help = `npm run bench -- COMMAND [options]
 
   --model REF         model to run (default: the demo's for study, else its language model)
   --dtype TYPE        auto, float32, bfloat16, int8 or int4 (default auto)
+  --kv-cache-dtype TYPE
+                      auto, float32, bfloat16 or int8 (default auto)
   --threads N         threads of the decoder, and workers of Threads mode (default: all cores)
   --rounds N          counted rounds after one warm-up (default 3)
   --tokens N          new tokens per request (study 256, serve 128)
@@ -74,6 +76,7 @@ const config = {
   options: {
     model: { type: 'string' },
     dtype: { type: 'string', default: 'auto' },
+    'kv-cache-dtype': { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
     tokens: { type: 'string' },
@@ -126,12 +129,15 @@ if (unknownPeer !== undefined) {
   console.error(`Unknown peer ${unknownPeer} of ${command}; expected ${peers.join(' or ')}.`);
   process.exit(2);
 }
-const dtypes = ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const;
-const dtype = dtypes.find((name) => name === values.dtype) ?? 'auto';
-if (dtype !== values.dtype) {
-  console.error(`--dtype ${values.dtype}: expected one of ${dtypes.join(', ')}.`);
+/** The type that an option names; any other text ends the process with exit code 2. */
+function typeOf<T extends string>(option: 'dtype' | 'kv-cache-dtype', types: readonly T[]): T {
+  const chosen = types.find((name) => name === values[option]);
+  if (chosen !== undefined) return chosen;
+  console.error(`--${option} ${values[option]}: expected one of ${types.join(', ')}.`);
   process.exit(2);
 }
+const dtype = typeOf('dtype', ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const);
+const kvCacheDtype = typeOf('kv-cache-dtype', ['auto', 'float32', 'bfloat16', 'int8'] as const);
 const count = (name: string, text: string): number => {
   const value = Number(text);
   if (!(value > 0)) {
@@ -181,6 +187,7 @@ const load = () =>
     loadModel({
       model: modelReference,
       dtype,
+      kvCacheDtype,
       threads,
       cacheDirectory,
       maxSequences: 64,
@@ -267,6 +274,7 @@ async function run(): Promise<BenchResult> {
           url: values.url,
           model: modelReference,
           dtype,
+          kvCacheDtype,
           threads,
           rounds,
           peers: values.peer.length > 0 ? peerVariants : undefined,

@@ -21,6 +21,7 @@ export interface ServeBenchOptions {
   readonly url: string | undefined;
   readonly model: string;
   readonly dtype: string;
+  readonly kvCacheDtype: string;
   readonly threads: number;
   readonly rounds: number;
   readonly cacheDirectory: string;
@@ -39,6 +40,8 @@ function startOurs(options: ServeBenchOptions): Promise<{ url: string; close(): 
       options.model,
       '--dtype',
       options.dtype,
+      '--kv-cache-dtype',
+      options.kvCacheDtype,
       '--threads',
       String(options.threads),
       '--log-level',
