@@ -83,15 +83,15 @@ struct Partial {
 
 // Working memory of one thread for one tile.
 struct TileScratch {
-  uint8_t* queries;  // (kTileRows, P) scaled and rounded to bf16 (held as fp32 without its dot products), int16 codes for int8
-  float* scores;     // (kTileRows, kKeyBlock); probabilities, in the same type as the queries, take their place
-  float* newPeak;    // (kTileRows)
-  float* decay;      // (kTileRows) factor on what earlier key blocks gave
-  float* sums;       // (kTileRows, 16 lanes)
+  uint8_t* queries;     // (kTileRows, P) scaled and rounded to bf16 (held as fp32 without its dot products), int16 codes for int8
+  float* scores;        // (kTileRows, kKeyBlock); probabilities, in the same type as the queries, take their place
+  float* newPeak;       // (kTileRows)
+  float* decay;         // (kTileRows) factor on what earlier key blocks gave
+  float* sums;          // (kTileRows, 16 lanes)
   float* queryScales;   // (kTileRows) int8 cache: factor on the codes of a row's queries
   float* weightScales;  // (kTileRows) and of its probabilities times the scales of their values
-  int32_t* limits;   // (kTileRows) keys that each row sees
-  uint8_t* tail;     // (16 tokens, P) values of a sequence's last group, zero beyond its end
+  int32_t* limits;      // (kTileRows) keys that each row sees
+  uint8_t* tail;        // (16 tokens, P) values of a sequence's last group, zero beyond its end
 };
 
 // The scores beyond any key. Finite, so that a row of -infinity scores gives zeros and not NaN.

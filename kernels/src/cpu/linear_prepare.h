@@ -5,37 +5,6 @@
 
 namespace nvlm::NVLM_PATH {
 
-// 32 lanes as bytes, those beyond -127..127 as the nearest of them.
-NVLM_INLINE void storeInt8(int8_t* p, I32x16 low, I32x16 high) {
-#if defined(__AVX512F__)
-  for (int i = 0; i < 2; ++i) {
-    const __m128i bytes = _mm512_cvtsepi32_epi8(reinterpret_cast<__m512i>(i == 0 ? low.part[0] : high.part[0]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p) + i, _mm_max_epi8(bytes, _mm_set1_epi8(-127)));
-  }
-#elif defined(__AVX2__)
-  const auto words = [](I32x16 v) NVLM_INLINE_LAMBDA {
-    return _mm256_packs_epi32(reinterpret_cast<__m256i>(v.part[0]), reinterpret_cast<__m256i>(v.part[1]));
-  };
-  const __m256i bytes = _mm256_max_epi8(_mm256_packs_epi16(words(low), words(high)), _mm256_set1_epi8(-127));
-  // Packs within each half of the register: the eighths come out in the order 0, 2, 4, 6, 1, 3, 5, 7.
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                      _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-#elif defined(__SSE4_1__)
-  for (int i = 0; i < 2; ++i) {
-    const auto words = [&](int part) NVLM_INLINE_LAMBDA {
-      const I32x16& v = i == 0 ? low : high;
-      return _mm_packs_epi32(reinterpret_cast<__m128i>(v.part[part]), reinterpret_cast<__m128i>(v.part[part + 1]));
-    };
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p) + i, _mm_max_epi8(_mm_packs_epi16(words(0), words(2)), _mm_set1_epi8(-127)));
-  }
-#else
-  alignas(64) int32_t lanes[2 * kLanes];
-  storeInt(lanes, low);
-  storeInt(lanes + kLanes, high);
-  for (int i = 0; i < 2 * kLanes; ++i) p[i] = static_cast<int8_t>(lanes[i] < -127 ? -127 : lanes[i] > 127 ? 127 : lanes[i]);
-#endif
-}
-
 // The largest magnitude of each of four groups of 32 floats; a NaN is larger than infinity.
 NVLM_INLINE Quad groupMagnitudes(const float* p) {
   // Without their signs floats order as the integers of the same bits.

@@ -29,7 +29,8 @@ NVLM_INLINE void toBf16(uint16_t* out, const float* x, int headSize) {
   }
 }
 
-// x (n) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127; NaN when a value is not finite.
+// x (n) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127; NaN when a value is not finite. Writes
+// whole vectors of 32 codes.
 NVLM_INLINE void toInt8(int8_t* codes, uint8_t* scale, const float* x, int n) {
   F32x16 largest = zero(), poison = zero();
   for (int d = 0; d < n; d += kLanes) {
@@ -44,9 +45,12 @@ NVLM_INLINE void toInt8(int8_t* codes, uint8_t* scale, const float* x, int n) {
   float step;
   std::memcpy(&step, &bits, 4);
   const F32x16 inverse = splat(step > 0.0f ? 1.0f / step : 0.0f);
-  for (int d = 0; d < n; d += kLanes) {
-    const F32x16 value = loadPartial(x + d, n - d < kLanes ? n - d : kLanes);
-    storeInt8(codes + d, roundToInt(min(max(value * inverse, splat(-127.0f)), splat(127.0f))));
+  for (int d = 0; d < n; d += 2 * kLanes) {
+    const auto rounded = [&](int first) NVLM_INLINE_LAMBDA {
+      const int left = n - first;
+      return roundToInt(min(loadPartial(x + first, left < 0 ? 0 : left < kLanes ? left : kLanes) * inverse, splat(127.0f)));
+    };
+    storeInt8(codes + d, rounded(d), rounded(d + kLanes));
   }
   step += horizontalSum(poison);
   std::memcpy(&bits, &step, 4);
