@@ -17,7 +17,7 @@ function bfloat16AtLeast(x: number): number {
   return single[0]!;
 }
 
-/** from[at ..  at + count) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127. */
+/** from[at .. at + count) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127. */
 function roundToInt8(from: Float32Array, at: number, count: number, to: Float32Array, out: number) {
   let largest = 0;
   let finite = true;

@@ -20,6 +20,7 @@ describe('the bench command', () => {
     [['study', '--rounds', 'none'], /--rounds none: expected a number above 0/],
     [['study', '--peer', 'other'], /Unknown peer other/],
     [['study', '--dtype', 'int3'], /--dtype int3: expected one of/],
+    [['model', '--kv-cache-dtype', 'int4'], /--kv-cache-dtype int4: expected one of auto/],
     [['width', '--work', 'encode'], /--work encode: expected part of one of: InternViT layer/],
   ] as const)
     it(`refuses ${args.join(' ')} by name, with exit code 2`, () => {

@@ -176,6 +176,10 @@ const badOptions: readonly (readonly [Partial<LoadOptions>, RegExp])[] = [
   [{ maxSequences: 1.5 }, /maxSequences.*1.5/],
   [{ maxPositions: Number.NaN }, /maxPositions.*NaN/],
   [
+    { cacheType: 'int4' as 'int8' },
+    /cacheType: expected one of auto, float32, bfloat16, int8, received int4/,
+  ],
+  [
     { computeType: 'float16' as 'float32' },
     /computeType: expected one of auto, float32.*received float16/,
   ],

@@ -1,7 +1,7 @@
 /** Runs a program token by token over a block table, greedily or along given ids, and keeps every step's logits. */
 import assert from 'node:assert/strict';
 import type { Backend } from '#kernels/backend.ts';
-import type { ComputeType, Program } from '#kernels/program.ts';
+import type { CacheType, ComputeType, Program } from '#kernels/program.ts';
 import type { StepInputs } from '#kernels/step.ts';
 import { stepOf } from './steps.ts';
 
@@ -25,6 +25,7 @@ export async function runGreedy(
     readonly promptIds: readonly number[];
     readonly steps: number;
     readonly computeType: ComputeType | 'auto';
+    readonly cacheType?: CacheType;
     readonly forced?: readonly number[];
     /** Embeddings that stand for tokens of the prompt. */
     readonly images?: Pick<StepInputs, 'inputRows' | 'inputTargets'>;
@@ -39,6 +40,7 @@ export async function runGreedy(
   const loaded = await backend.load(program, {
     cache: { blockSize: BLOCK_SIZE, blockCount },
     computeType: options.computeType,
+    cacheType: options.cacheType,
     maxTokens: promptIds.length,
     maxSequences: 1,
     maxPositions: length,

@@ -89,3 +89,41 @@ test(`${cpu!.name} decodes SmolLM2 in fp32 to the golden ids up to the first clo
     assert.deepEqual(run.ids.slice(0, safeSteps), prompt.greedy_ids.slice(0, safeSteps), prompt.id);
   }
 });
+
+/** Kullback-Leibler divergence of the distributions of two rows of logits, in nats. */
+function divergence(expected: Float32Array, actual: Float32Array): number {
+  const logNormaliser = (logits: Float32Array): number => {
+    const highest = logits.reduce((most, value) => Math.max(most, value), Number.NEGATIVE_INFINITY);
+    return highest + Math.log(logits.reduce((sum, value) => sum + Math.exp(value - highest), 0));
+  };
+  const [p, q] = [logNormaliser(expected), logNormaliser(actual)];
+  return expected.reduce((sum, value, i) => {
+    const logP = value - p;
+    return sum + Math.exp(logP) * (logP - (actual[i]! - q));
+  }, 0);
+}
+
+test(`${cpu!.name} with keys and values in int8 gives SmolLM2's fp32 distributions almost as they are`, {
+  skip: cpu!.skip,
+}, async (t) => {
+  const checkpoint = await openDefaultModel(t);
+  if (checkpoint === undefined) return;
+  const { vocabularySize } = createTokenizer(checkpoint.tokenizer);
+  const { program } = buildProgram(checkpoint, { validTokenCount: vocabularySize });
+  const [prompt] = golden.prompts.toSorted((a, b) => b.prompt_ids.length - a.prompt_ids.length);
+  const run = (cacheType: 'float32' | 'int8') =>
+    runGreedy(cpu!.create(), program, {
+      promptIds: prompt!.prompt_ids,
+      steps: prompt!.greedy_ids.length,
+      computeType: 'float32',
+      cacheType,
+      forced: prompt!.greedy_ids,
+    });
+  const exact = await run('float32');
+  const rounded = await run('int8');
+  const divergences = exact.logits.map((logits, step) => divergence(logits, rounded.logits[step]!));
+  const mean = divergences.reduce((sum, each) => sum + each, 0) / divergences.length;
+  // Over 1,024 tokens of prose it is 0.0004 in the mean and 0.0035 at most; 0 would be no rounding at all.
+  assert.ok(mean > 0 && mean < 0.002, `mean divergence ${mean}`);
+  assert.ok(Math.max(...divergences) < 0.02, `divergences ${divergences}`);
+});
