@@ -45,7 +45,7 @@ class KeyBlocks {
   KeyBlocks(const Tile& tile, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable, int keyBegin)
       : cache_(cache), layout_(layout), blockTable_(blockTable), keys_(tile.keys), begin_(keyBegin),
         tableIndex_(keyBegin / cache.blockSize), offset_(keyBegin % cache.blockSize),
-        keyBase_(tile.kvHead * layout.keyHead), valueBase_(layout.valuesBegin + tile.kvHead * layout.valueHead) {}
+        keyBase_(tile.kvHead * layout.head), valueBase_(keyBase_ + layout.valuesBegin) {}
 
   // Has no groups behind the tile's last key.
   KeyBlock next() {

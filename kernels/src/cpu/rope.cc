@@ -120,15 +120,13 @@ void ropeAndCache(const RopeAndCacheArgs& args, const Lane& lane) {
     const int slot = step.slotMapping[token];
     if (head < args.heads || slot < 0) continue;
     const int offset = slot % cache.blockSize;
-    uint8_t* block = cache.base + slot / cache.blockSize * cache.blockStride;
     const int group = offset / kKeyGroup, groupLane = offset % kKeyGroup;
+    const int kvHead = (head - args.heads) % cache.kvHeads;
+    uint8_t* keys = cache.base + slot / cache.blockSize * cache.blockStride + kvHead * layout.head;
     if (isValue) {
-      const int kvHead = head - args.heads - cache.kvHeads;
-      storeValue(block + layout.valuesBegin + kvHead * layout.valueHead + group * layout.valueGroup, groupLane, x,
-                 headSize, layout, cache.type);
+      storeValue(keys + layout.valuesBegin + group * layout.valueGroup, groupLane, x, headSize, layout, cache.type);
     } else {
-      const int kvHead = head - args.heads;
-      storeKey(block + kvHead * layout.keyHead + group * layout.keyGroup, groupLane, x, headSize, layout, cache.type);
+      storeKey(keys + group * layout.keyGroup, groupLane, x, headSize, layout, cache.type);
     }
   }
 }
