@@ -37,6 +37,13 @@ async function openDefaultModel(context: TestContext) {
   return undefined;
 }
 
+async function buildDefaultProgram(context: TestContext) {
+  const checkpoint = await openDefaultModel(context);
+  if (checkpoint === undefined) return undefined;
+  const { vocabularySize } = createTokenizer(checkpoint.tokenizer);
+  return buildProgram(checkpoint, { validTokenCount: vocabularySize }).program;
+}
+
 test('the weights of the SmolLM2 GGUF are the golden ones, q and k in half-split order', async (t) => {
   const checkpoint = await openDefaultModel(t);
   if (checkpoint === undefined) return;
@@ -66,10 +73,8 @@ const [cpu] = cpuBackends();
 test(`${cpu!.name} decodes SmolLM2 in fp32 to the golden ids up to the first close call`, {
   skip: cpu!.skip,
 }, async (t) => {
-  const checkpoint = await openDefaultModel(t);
-  if (checkpoint === undefined) return;
-  const { vocabularySize } = createTokenizer(checkpoint.tokenizer);
-  const { program } = buildProgram(checkpoint, { validTokenCount: vocabularySize });
+  const program = await buildDefaultProgram(t);
+  if (program === undefined) return;
   for (const prompt of golden.prompts) {
     const closeCall = prompt.margins.findIndex((margin) => margin < SAFE_MARGIN);
     const safeSteps = closeCall === -1 ? prompt.margins.length : closeCall;
@@ -106,10 +111,8 @@ function divergence(expected: Float32Array, actual: Float32Array): number {
 test(`${cpu!.name} with keys and values in int8 gives SmolLM2's fp32 distributions almost as they are`, {
   skip: cpu!.skip,
 }, async (t) => {
-  const checkpoint = await openDefaultModel(t);
-  if (checkpoint === undefined) return;
-  const { vocabularySize } = createTokenizer(checkpoint.tokenizer);
-  const { program } = buildProgram(checkpoint, { validTokenCount: vocabularySize });
+  const program = await buildDefaultProgram(t);
+  if (program === undefined) return;
   const [prompt] = golden.prompts.toSorted((a, b) => b.prompt_ids.length - a.prompt_ids.length);
   const run = (cacheType: 'float32' | 'int8') =>
     runGreedy(cpu!.create(), program, {
