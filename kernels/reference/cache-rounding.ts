@@ -1,7 +1,7 @@
 /** What is left of keys and values in a cache, and of the queries that meet them; each step rounded to fp32 as a native kernel does. */
 import type { CacheType } from '../program.ts';
 import { roundToBfloat16 } from './dequantise.ts';
-import { roundHalfEven } from './quantise.ts';
+import { largestMagnitude, roundHalfEven } from './quantise.ts';
 
 /** Dimensions of an int8 key that share a scale; a value's head shares one. */
 const KEY_SPAN = 32;
@@ -19,17 +19,12 @@ function bfloat16AtLeast(x: number): number {
 
 /** from[at .. at + count) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127. */
 function roundToInt8(from: Float32Array, at: number, count: number, to: Float32Array, out: number) {
-  let largest = 0;
-  let finite = true;
-  for (let i = at; i < at + count; i++) {
-    largest = Math.max(largest, Math.abs(from[i]!));
-    finite &&= Number.isFinite(from[i]!);
-  }
+  const largest = largestMagnitude(from, at, at + count);
   const step = bfloat16AtLeast(Math.fround(largest * Math.fround(1 / 127)));
   const inverse = step > 0 ? Math.fround(1 / step) : 0;
   for (let i = 0; i < count; i++) {
     const code = roundHalfEven(Math.fround(from[at + i]! * inverse));
-    to[out + i] = finite ? step * code : Number.NaN;
+    to[out + i] = Number.isFinite(largest) ? step * code : Number.NaN;
   }
 }
 

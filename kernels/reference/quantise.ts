@@ -27,6 +27,13 @@ function forEachGroup(
       visit(begin, Math.min(begin + GROUP, row + width));
 }
 
+/** The largest magnitude of values[begin .. end); infinite or NaN when one of them is. */
+export function largestMagnitude(values: Float32Array, begin: number, end: number): number {
+  let largest = 0;
+  for (let i = begin; i < end; i++) largest = Math.max(largest, Math.abs(values[i]!));
+  return largest;
+}
+
 /**
  * x (rows, width) as int8 codes times a scale per group of 32: the largest magnitude becomes 127. A group with a value that is
  * not finite becomes NaN.
@@ -34,14 +41,11 @@ function forEachGroup(
 export function quantiseActivations(x: Float32Array, width: number): Float32Array {
   const out = new Float32Array(x.length);
   forEachGroup(x.length, width, (begin, end) => {
-    let largest = 0;
-    let finite = true;
-    for (let i = begin; i < end; i++) {
-      largest = Math.max(largest, Math.abs(x[i]!));
-      finite &&= Number.isFinite(x[i]!);
-    }
+    const largest = largestMagnitude(x, begin, end);
     const inverse = largest > 0 ? Math.fround(127 / largest) : 0;
-    const scale = finite ? Math.fround(largest * Math.fround(1 / 127)) : Number.NaN;
+    const scale = Number.isFinite(largest)
+      ? Math.fround(largest * Math.fround(1 / 127))
+      : Number.NaN;
     for (let i = begin; i < end; i++) out[i] = scale * roundHalfEven(Math.fround(x[i]! * inverse));
   });
   return out;
@@ -49,8 +53,7 @@ export function quantiseActivations(x: Float32Array, width: number): Float32Arra
 
 /** int8 weights of a type without codes of its own: symmetric, per group, largest magnitude 127. */
 function quantiseSymmetric(values: Float32Array, begin: number, end: number): void {
-  let largest = 0;
-  for (let i = begin; i < end; i++) largest = Math.max(largest, Math.abs(values[i]!));
+  const largest = largestMagnitude(values, begin, end);
   const step = Math.fround(largest / 127);
   const inverse = step > 0 ? Math.fround(1 / step) : 0;
   for (let i = begin; i < end; i++) {
