@@ -118,21 +118,38 @@ export interface BiasFlags {
 }
 
 /**
- * One pre-norm decoder layer, in place on the residual stream `hidden` (T, H):
+ * The pre-norm decoder layers, each in place on the residual stream `hidden` (T, H):
  * hidden += o(attention(rope(qkv(norm(hidden))))); hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))).
- * Tensor names and shapes are those of Hugging Face's Llama and Qwen2 classes.
+ * Tensor names and shapes are those of Hugging Face's Llama and Qwen2 classes. Returns what the last layer leaves: (L, H).
  */
-export function recordDecoderLayer(
+export function recordDecoderLayers(
+  recorder: Recorder,
+  shape: DecoderShape,
+  bias: BiasFlags,
+  buffers: DecoderBuffers,
+): TensorId {
+  const last = shape.layers - 1;
+  for (let layer = 0; layer < last; layer++) {
+    recordDecoderLayer(recorder, shape, layer, bias, buffers, () => buffers);
+  }
+  // Behind the last keys and values only the wanted rows count: one of a prompt, none of a chunk within it.
+  const wanted = (): RowBuffers => recordWantedRows(recorder, shape, buffers);
+  return recordDecoderLayer(recorder, shape, last, bias, buffers, wanted).hidden;
+}
+
+/** `recordRows` names, and may make, the rows that go on from the attention; they are returned. */
+function recordDecoderLayer(
   recorder: Recorder,
   shape: DecoderShape,
   layer: number,
   bias: BiasFlags,
   buffers: DecoderBuffers,
-): void {
+  recordRows: () => RowBuffers,
+): RowBuffers {
   const { hiddenSize: H, intermediateSize: F, headSize: D, eps } = shape;
-  const { hidden, normed, qkv, attended, gated, share } = buffers;
+  const { qkv, share } = buffers;
   const at = `model.layers.${layer}`;
-  const norm = (name: string): void =>
+  const norm = ({ hidden, normed }: RowBuffers, name: string): void =>
     recorder.push({
       op: 'rmsNorm',
       x: hidden,
@@ -153,7 +170,14 @@ export function recordDecoderLayer(
     }),
   });
   // [H, columns], of which the rank has some columns; added to the residual stream.
-  const rowParallel = (x: TensorId, name: string, columns: number, part: Range, hasBias: boolean) =>
+  const rowParallel = (
+    x: TensorId,
+    { hidden }: RowBuffers,
+    name: string,
+    columns: number,
+    part: Range,
+    hasBias: boolean,
+  ): void =>
     recordRowParallel(recorder, {
       x,
       weight: recorder.weight(`${at}.${name}.weight`, [H, columns], { columns: part }),
@@ -166,10 +190,10 @@ export function recordDecoderLayer(
   const qShare = scaled(share.heads, D);
   const kvShare = scaled(share.kvHeads, D);
 
-  norm('input_layernorm');
+  norm(buffers, 'input_layernorm');
   recorder.push({
     op: 'linear',
-    x: normed,
+    x: buffers.normed,
     ...columnParallel(
       bias.qkv,
       ['self_attn.q_proj', qRows, qShare],
@@ -180,32 +204,56 @@ export function recordDecoderLayer(
     out: qkv,
   });
   recorder.push({ op: 'ropeAndCache', qkv, layer, rope: shape.rope });
-  recorder.push({ op: 'attention', qkv, layer, scale: D ** -0.5, out: attended });
-  rowParallel(attended, 'self_attn.o_proj', qRows, qShare, bias.output);
-  norm('post_attention_layernorm');
+  recorder.push({ op: 'attention', qkv, layer, scale: D ** -0.5, out: buffers.attended });
+  const rows = recordRows();
+  rowParallel(rows.attended, rows, 'self_attn.o_proj', qRows, qShare, bias.output);
+  norm(rows, 'post_attention_layernorm');
   recorder.push({
     op: 'linear',
-    x: normed,
+    x: rows.normed,
     ...columnParallel(bias.mlp, ['mlp.gate_proj', F, share.inner], ['mlp.up_proj', F, share.inner]),
     epilogue: 'siluMul',
-    out: gated,
+    out: rows.gated,
   });
-  rowParallel(gated, 'mlp.down_proj', F, share.inner, bias.mlp);
+  rowParallel(rows.gated, rows, 'mlp.down_proj', F, share.inner, bias.mlp);
+  return rows;
+}
+
+/** The wanted rows of what the attention of the last layer leaves. */
+function recordWantedRows(
+  recorder: Recorder,
+  { headSize, hiddenSize }: DecoderShape,
+  { hidden, attended, share }: DecoderBuffers,
+): RowBuffers {
+  const tensor = (name: string, width: number) => recorder.tensor(name, 'logitRows', width);
+  const rows = {
+    hidden: tensor('lastHidden', hiddenSize),
+    normed: tensor('lastNormed', hiddenSize),
+    attended: tensor('lastAttended', share.heads.count * headSize),
+    gated: tensor('lastGated', share.inner.count),
+  };
+  recorder.push({ op: 'gatherRows', x: hidden, out: rows.hidden });
+  recorder.push({ op: 'gatherRows', x: attended, out: rows.attended });
+  return rows;
+}
+
+/** Activations from the attention of a layer on; R rows, which are T in all layers but the last. */
+interface RowBuffers {
+  /** (R, H) residual stream */
+  readonly hidden: TensorId;
+  /** (R, H) */
+  readonly normed: TensorId;
+  /** (R, heads D), heads of the rank */
+  readonly attended: TensorId;
+  /** (R, the rank's part of F) */
+  readonly gated: TensorId;
 }
 
 /** Activations that all layers share. */
-export interface DecoderBuffers {
+export interface DecoderBuffers extends RowBuffers {
   readonly share: DecoderShare;
-  /** (T, H) residual stream */
-  readonly hidden: TensorId;
-  /** (T, H) */
-  readonly normed: TensorId;
   /** (T, (heads + 2 kvHeads) D), heads of the rank */
   readonly qkv: TensorId;
-  /** (T, heads D) */
-  readonly attended: TensorId;
-  /** (T, the rank's part of F) */
-  readonly gated: TensorId;
 }
 
 /**
@@ -242,31 +290,33 @@ export function recordEmbedding(recorder: Recorder, shape: DecoderShape): Decode
 }
 
 /**
- * Residual stream -> sampled ids, on the wanted rows alone: gather, final norm, lm head (or the tied embedding). A rank computes the
- * logits of its part of the vocabulary; rank 0 samples from those of all.
+ * The wanted rows of the residual stream, `hidden` (L, H), -> sampled ids: final norm, lm head (or the tied embedding). A rank computes
+ * the logits of its part of the vocabulary; rank 0 samples from those of all.
  */
-export function recordHead(recorder: Recorder, shape: DecoderShape, buffers: DecoderBuffers): void {
+export function recordHead(
+  recorder: Recorder,
+  shape: DecoderShape,
+  hidden: TensorId,
+  { share: { vocabulary } }: DecoderBuffers,
+): void {
   const { hiddenSize: H, vocabularyRows: V } = shape;
   const { rank } = recorder;
-  const { vocabulary } = buffers.share;
-  const lastHidden = recorder.tensor('lastHidden', 'logitRows', H);
-  const lastNormed = recorder.tensor('lastNormed', 'logitRows', H);
+  const normed = recorder.tensor('finalNormed', 'logitRows', H);
   const part = recorder.tensor(
     rank.count > 1 ? 'logitsPart' : 'logits',
     'logitRows',
     vocabulary.count,
   );
-  recorder.push({ op: 'gatherRows', x: buffers.hidden, out: lastHidden });
   recorder.push({
     op: 'rmsNorm',
-    x: lastHidden,
+    x: hidden,
     weight: recorder.weight('model.norm.weight', [H]),
     eps: shape.eps,
-    out: lastNormed,
+    out: normed,
   });
   recorder.push({
     op: 'linear',
-    x: lastNormed,
+    x: normed,
     weights: [
       recorder.weight(shape.isTied ? 'model.embed_tokens.weight' : 'lm_head.weight', [V, H], {
         rows: vocabulary,

@@ -4,7 +4,7 @@ import {
   isIgnoredTensor,
   rankShape,
   readDecoderShape,
-  recordDecoderLayer,
+  recordDecoderLayers,
   recordEmbedding,
   recordHead,
   refuseSlidingWindow,
@@ -41,10 +41,8 @@ export function recordLlama(
     mlp: config.flag('mlp_bias', false),
   };
   const buffers = recordEmbedding(recorder, shape);
-  for (let layer = 0; layer < shape.layers; layer++) {
-    recordDecoderLayer(recorder, shape, layer, bias, buffers);
-  }
-  recordHead(recorder, shape, buffers);
+  const hidden = recordDecoderLayers(recorder, shape, bias, buffers);
+  recordHead(recorder, shape, hidden, buffers);
   const program: Program = recorder.finish({
     name: 'llama',
     shape: rankShape(shape, buffers),

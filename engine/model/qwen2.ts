@@ -4,7 +4,7 @@ import {
   isIgnoredTensor,
   rankShape,
   readDecoderShape,
-  recordDecoderLayer,
+  recordDecoderLayers,
   recordEmbedding,
   recordHead,
   refuseSlidingWindow,
@@ -37,10 +37,8 @@ export function recordQwen2(
   const shape = readDecoderShape(config);
   const bias = { qkv: true, output: false, mlp: false };
   const buffers = recordEmbedding(recorder, shape);
-  for (let layer = 0; layer < shape.layers; layer++) {
-    recordDecoderLayer(recorder, shape, layer, bias, buffers);
-  }
-  recordHead(recorder, shape, buffers);
+  const hidden = recordDecoderLayers(recorder, shape, bias, buffers);
+  recordHead(recorder, shape, hidden, buffers);
   const program: Program = recorder.finish({
     name: 'qwen2',
     shape: rankShape(shape, buffers),

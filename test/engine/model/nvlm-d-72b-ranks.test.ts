@@ -245,6 +245,9 @@ for (const tensor of [2, 4, 8])
         ['imageEmbeddings', 8192],
         ['lastHidden', 8192],
         ['lastNormed', 8192],
+        ['lastAttended', 8192 / tensor],
+        ['lastGated', 29_568 / tensor],
+        ['finalNormed', 8192],
         ['logitsPart', 152_064 / tensor],
         ['logits', 152_064],
       ]);

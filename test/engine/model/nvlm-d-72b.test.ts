@@ -23,7 +23,7 @@ test('NVLM-D-72B: every published tensor has its place, and the programs are tho
   assert.equal(maxPositions, 32_768);
   assert.equal(shape.vocabularyRows, 152_064);
   assert.equal(program.weights.length, 3 + 80 * 12);
-  assert.equal(program.ops.length, 3 + 80 * 8 + 4);
+  assert.equal(program.ops.length, 3 + 80 * 8 + 2 + 3);
   // 72.7 billion, embeddings and head among them.
   assert.equal(parameters(program.weights), 72_706_203_648);
 

@@ -71,21 +71,19 @@ function refuses(code: ModelErrorCode, mentions: readonly string[], work: () => 
   });
 }
 
-test('a llama program runs embedding, layers, and the head on the wanted rows alone', () => {
+test('a llama program runs embedding, layers, and, on the wanted rows alone, what follows the last attention', () => {
   const { program, maxPositions, parameterCount } = build(checkpointOf());
-  const layer = [
-    'rmsNorm',
-    'linear',
-    'ropeAndCache',
-    'attention',
-    'linear',
-    'rmsNorm',
-    'linear',
-    'linear',
-  ];
+  const attention = ['rmsNorm', 'linear', 'ropeAndCache', 'attention'];
+  const rest = ['linear', 'rmsNorm', 'linear', 'linear'];
+  const wanted = ['gatherRows', 'gatherRows', ...rest, 'rmsNorm', 'linear', 'sample'];
   assert.deepEqual(
     program.ops.map(({ op }) => op),
-    ['embedding', ...layer, ...layer, 'gatherRows', 'rmsNorm', 'linear', 'sample'],
+    ['embedding', ...attention, ...rest, ...attention, ...wanted],
+  );
+  const written = program.ops.slice(-wanted.length, -1).map((op) => ('out' in op ? op.out : -1));
+  assert.deepEqual(
+    new Set(written.map((out) => program.tensors[out]!.rows)),
+    new Set(['logitRows']),
   );
   assert.deepEqual(program.cache, { layers: 2, kvHeads: 1, headSize: 4 });
   assert.equal(program.heads, 2);
