@@ -9,21 +9,22 @@ namespace nvlm::NVLM_PATH {
 // The largest magnitude of an int16 code.
 constexpr float kInt16Most = 32767.0f;
 
+// The scale of codes for magnitudes up to `largest`; NaN unless that is finite.
+NVLM_INLINE float scaleOfCodes(float largest) { return largest * (1.0f / kInt16Most) + largest * 0.0f; }
+
 // One row of queries (D) as int16 codes of one scale, which it returns; NaN when a value is not finite.
 NVLM_INLINE float quantizeQuery(const float* from, int headSize, F32x16 factor, int16_t* codes) {
-  F32x16 largest = zero(), poison = zero();
+  const auto value = [&](int d) NVLM_INLINE_LAMBDA {
+    return loadPartial(from + d, headSize - d < kLanes ? headSize - d : kLanes) * factor;
+  };
+  F32x16 magnitudes = zero();
+  for (int d = 0; d < headSize; d += kLanes) magnitudes = largerMagnitude(magnitudes, value(d));
+  const float largest = largestMagnitude(magnitudes);
+  const F32x16 inverse = splat(largest > 0.0f ? kInt16Most / largest : 0.0f);
   for (int d = 0; d < headSize; d += kLanes) {
-    const F32x16 value = loadPartial(from + d, headSize - d < kLanes ? headSize - d : kLanes) * factor;
-    largest = max(largest, abs(value));
-    poison = poison + value * zero();
+    storeInt16(codes + d, roundToInt(min(max(value(d) * inverse, splat(-kInt16Most)), splat(kInt16Most))));
   }
-  const float most = horizontalMax(largest);
-  const F32x16 inverse = splat(most > 0.0f ? kInt16Most / most : 0.0f);
-  for (int d = 0; d < headSize; d += kLanes) {
-    const F32x16 value = loadPartial(from + d, headSize - d < kLanes ? headSize - d : kLanes) * factor;
-    storeInt16(codes + d, roundToInt(min(max(value * inverse, splat(-kInt16Most)), splat(kInt16Most))));
-  }
-  return most * (1.0f / kInt16Most) + horizontalSum(poison);
+  return scaleOfCodes(largest);
 }
 
 // dots (rows, columns of 16 lanes) gain kSteps pairs: codes of the left rows, `stride` apart, times the bytes at right[c], which
@@ -113,27 +114,23 @@ void valueInt8(const int16_t* probabilities, const float* scales, const KeyBlock
   }
 }
 
-// The probabilities of one row, times the scales of their keys' values, as int16 codes of one scale, in place; returns the
-// scale. Keys from `visible` on count nothing, whatever their scales.
-NVLM_INLINE float quantizeProbabilities(float* row, const KeyBlock& block, int visible, int64_t valueScales) {
+// Probabilities of the 16 keys of group g times the scales of their values. Keys from `visible` on count nothing, whatever their
+// scales.
+NVLM_INLINE F32x16 weighProbabilities(F32x16 probabilities, const KeyBlock& block, int g, int visible, int64_t valueScales) {
+  const F32x16 weighed = probabilities * loadBf16(reinterpret_cast<const uint16_t*>(block.values[g] + valueScales));
+  if (visible >= (g + 1) * kKeyGroup) return weighed;
   const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  F32x16 weighted[kGroupsPerBlock];
-  F32x16 largest = zero(), poison = zero();
-  for (int g = 0; g < block.groups; ++g) {
-    weighted[g] = load(row + g * kLanes) * loadBf16(reinterpret_cast<const uint16_t*>(block.values[g] + valueScales));
-    if (visible < (g + 1) * kKeyGroup) {
-      weighted[g] = selectLess(load(lanes), splat(static_cast<float>(visible - g * kKeyGroup)), weighted[g], zero());
-    }
-    largest = max(largest, weighted[g]);
-    poison = poison + weighted[g] * zero();
-  }
-  const float most = horizontalMax(largest);
-  const F32x16 inverse = splat(most > 0.0f ? kInt16Most / most : 0.0f);
+  return selectLess(load(lanes), splat(static_cast<float>(visible - g * kKeyGroup)), weighed, zero());
+}
+
+// `groups` of 16 weighed probabilities, none larger than `largest`, as int16 codes of one scale, in place; returns the scale.
+NVLM_INLINE float quantizeWeights(float* row, int groups, float largest) {
+  const F32x16 inverse = splat(largest > 0.0f ? kInt16Most / largest : 0.0f);
   int16_t* const codes = reinterpret_cast<int16_t*>(row);
-  for (int g = 0; g < block.groups; ++g) {
-    storeInt16(codes + g * kKeyGroup, roundToInt(min(weighted[g] * inverse, splat(kInt16Most))));
+  for (int g = 0; g < groups; ++g) {
+    storeInt16(codes + g * kKeyGroup, roundToInt(min(load(row + g * kLanes) * inverse, splat(kInt16Most))));
   }
-  return most * (1.0f / kInt16Most) + horizontalSum(poison);
+  return scaleOfCodes(largest);
 }
 
 }  // namespace nvlm::NVLM_PATH

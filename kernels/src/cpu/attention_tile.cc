@@ -136,7 +136,7 @@ NVLM_INLINE void cover(int rowBegin, int rowEnd, int columns, const Body& body) 
 template <CacheType kType>
 void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const BlockLayout& layout, const TileScratch& scratch,
                   float* peak) {
-  constexpr bool kBf16 = kType == CacheType::kBf16;
+  constexpr bool kBf16 = kType == CacheType::kBf16, kInt8 = kType == CacheType::kInt8;
   const int columns = block.groups;
   const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const F32x16 lane = load(lanes);
@@ -163,9 +163,14 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const BlockLa
     peak[r] = scratch.newPeak[r];
     const F32x16 shift = splat(peak[r]);
     F32x16 sum = load(scratch.sums + r * kLanes) * splat(scratch.decay[r]);
+    F32x16 magnitudes = zero();
     for (int c = 0; c < columns; ++c) {
-      const F32x16 probability = exp2(load(row + c * kLanes) - shift);
+      F32x16 probability = exp2(load(row + c * kLanes) - shift);
       sum = sum + probability;
+      if constexpr (kInt8) {
+        probability = weighProbabilities(probability, block, c, scratch.limits[r] - block.begin, layout.valueScales);
+        magnitudes = largerMagnitude(magnitudes, probability);
+      }
       if constexpr (kPairs<kBf16>) {
         storeBf16(reinterpret_cast<uint16_t*>(row) + c * kLanes, probability);
       } else {
@@ -173,9 +178,11 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const BlockLa
       }
     }
     store(scratch.sums + r * kLanes, sum);
-    if constexpr (kType == CacheType::kInt8) {
-      scratch.weightScales[r] = quantizeProbabilities(row, block, scratch.limits[r] - block.begin, layout.valueScales);
-    }
+    if constexpr (kInt8) scratch.weightScales[r] = largestMagnitude(magnitudes);
+  }
+  // In a loop of its own: the rows of the one above do not wait for each other's largest weight then.
+  for (int r = rowBegin; kInt8 && r < rowEnd; ++r) {
+    scratch.weightScales[r] = quantizeWeights(scratch.scores + r * kKeyBlock, columns, scratch.weightScales[r]);
   }
 }
 

@@ -179,6 +179,29 @@ NVLM_INLINE void storeInt16(int16_t* p, I32x16 v) {
 #endif
 }
 
+// --- the magnitude that a scale of codes is made for ----------------------------------------------------------------------
+
+// The larger of `largest`, which has no signs, and the magnitude of v, lane by lane; a NaN is larger than infinity.
+NVLM_INLINE F32x16 largerMagnitude(F32x16 largest, F32x16 v) {
+  const F32x16 magnitude = abs(v);
+  F32x16 r;
+  for (int i = 0; i < kParts; ++i) {
+    // Without their signs floats order as the integers of the same bits.
+    const IntPart a = reinterpret_cast<IntPart>(largest.part[i]), b = reinterpret_cast<IntPart>(magnitude.part[i]);
+    r.part[i] = reinterpret_cast<FloatPart>(a > b ? a : b);
+  }
+  return r;
+}
+// The largest lane of what largerMagnitude gave.
+NVLM_INLINE float largestMagnitude(F32x16 magnitudes) {
+  typedef int32_t IntQuad __attribute__((vector_size(16)));
+  const auto larger = [](IntQuad a, IntQuad b) NVLM_INLINE_LAMBDA { return a > b ? a : b; };
+  const auto quad = [&](int i) NVLM_INLINE_LAMBDA { return reinterpret_cast<IntQuad>(quadOf(magnitudes, i)); };
+  const IntQuad four = larger(larger(quad(0), quad(2)), larger(quad(1), quad(3)));
+  const IntQuad two = larger(four, __builtin_shufflevector(four, four, 2, 3, 0, 1));
+  return reinterpret_cast<Quad>(larger(two, __builtin_shufflevector(two, two, 1, 0, 3, 2)))[0];
+}
+
 // --- dot products of narrow lanes ----------------------------------------------------------------------------------------
 
 // Lane i of acc gains a[2i] * b[2i] + a[2i + 1] * b[2i + 1], a and b being 32 bf16.

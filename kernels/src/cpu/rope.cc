@@ -32,13 +32,13 @@ NVLM_INLINE void toBf16(uint16_t* out, const float* x, int headSize) {
 // x (n) as int8 codes of one scale, the least bf16 with which the largest magnitude fits 127; NaN when a value is not finite. Writes
 // whole vectors of 32 codes.
 NVLM_INLINE void toInt8(int8_t* codes, uint8_t* scale, const float* x, int n) {
-  F32x16 largest = zero(), poison = zero();
-  for (int d = 0; d < n; d += kLanes) {
-    const F32x16 value = loadPartial(x + d, n - d < kLanes ? n - d : kLanes);
-    largest = max(largest, abs(value));
-    poison = poison + value * zero();
-  }
-  const float least = horizontalMax(largest) * (1.0f / 127.0f);
+  const auto value = [&](int first) NVLM_INLINE_LAMBDA {
+    const int left = n - first;
+    return loadPartial(x + first, left < 0 ? 0 : left < kLanes ? left : kLanes);
+  };
+  F32x16 magnitudes = zero();
+  for (int d = 0; d < n; d += kLanes) magnitudes = largerMagnitude(magnitudes, value(d));
+  const float largest = largestMagnitude(magnitudes), least = largest * (1.0f / 127.0f);
   uint32_t bits;
   std::memcpy(&bits, &least, 4);
   bits = (bits + 0xffff) & 0xffff0000;
@@ -46,13 +46,10 @@ NVLM_INLINE void toInt8(int8_t* codes, uint8_t* scale, const float* x, int n) {
   std::memcpy(&step, &bits, 4);
   const F32x16 inverse = splat(step > 0.0f ? 1.0f / step : 0.0f);
   for (int d = 0; d < n; d += 2 * kLanes) {
-    const auto rounded = [&](int first) NVLM_INLINE_LAMBDA {
-      const int left = n - first;
-      return roundToInt(min(loadPartial(x + first, left < 0 ? 0 : left < kLanes ? left : kLanes) * inverse, splat(127.0f)));
-    };
+    const auto rounded = [&](int first) NVLM_INLINE_LAMBDA { return roundToInt(min(value(first) * inverse, splat(127.0f))); };
     storeInt8(codes + d, rounded(d), rounded(d + kLanes));
   }
-  step += horizontalSum(poison);
+  step += largest * 0.0f;
   std::memcpy(&bits, &step, 4);
   const uint16_t high = static_cast<uint16_t>(bits >> 16);
   std::memcpy(scale, &high, 2);
