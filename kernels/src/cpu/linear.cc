@@ -80,8 +80,11 @@ void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepa
 #endif
 }
 
-// All rows of one pair of an integer segment.
+// One pair of an integer segment, for the rows of a block.
 #if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr int64_t kIntegerTileRows = kShortRows;
+Division integerDivision(int64_t pairs, int64_t rows) { return shortDivision(pairs, rows); }
+
 void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, int64_t panelScratch,
                  const PairOutput& output, const Lane& lane, Tiles&) {
   const auto run = [&](auto pair) NVLM_INLINE_LAMBDA {
@@ -96,6 +99,9 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
   }
 }
 #else
+constexpr int64_t kIntegerTileRows = 1;
+Division integerDivision(int64_t pairs, int64_t) { return {pairs, 1}; }
+
 void integerPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount,
                  [[maybe_unused]] int64_t panelScratch,
                  const PairOutput& output, const Lane& lane, [[maybe_unused]] Tiles& tiles) {
@@ -177,7 +183,7 @@ Division divisionOf([[maybe_unused]] const PackedSegment& segment, [[maybe_unuse
 #if !defined(__AVX512F__)
   if (segment.kind == PackedKind::kBf16 || segment.kind == PackedKind::kF32) return wideDivision(segment.pairs, rows);
 #endif
-  return {segment.pairs, 1};
+  return integerDivision(segment.pairs, rows);
 }
 
 }  // namespace
@@ -209,8 +215,14 @@ void linear(const LinearArgs& args, const Lane& lane) {
     if (segment.kind == PackedKind::kU8 || segment.kind == PackedKind::kU4) {
       PreparedRows rows{prepared.base, prepared.integerStride, (weight.k + kGroup - 1) / kGroup * 32, 0, 0};
       rows.offsets = segmentMetaOffset(weight, s, &rows.starts);
-      integerPair(segment, segment.data + item * segment.records * segment.recordBytes, rows, args.rows, weight.panelScratchBytes,
-                  outputOf(args, segment, item), lane, tiles);
+      // The pairs of one block of rows are neighbours.
+      const int64_t pair = item % division.groups, block = item / division.groups;
+      const int64_t begin = division.rowBegin(block, args.rows, kIntegerTileRows);
+      const int64_t count = division.rowBegin(block + 1, args.rows, kIntegerTileRows) - begin;
+      const PairOutput output = outputOf(args, segment, pair).from(begin);
+      fetchOutput(output, count);
+      integerPair(segment, segment.data + pair * segment.records * segment.recordBytes, rows.from(begin), count,
+                  weight.panelScratchBytes, output, lane, tiles);
       return;
     }
 #if defined(__AVX512F__)

@@ -1,8 +1,9 @@
 // The linear op over integer codes with AVX2: products of bytes add up in pairs to 16 bits, which must not overflow. What the codes of
 // a segment can be decides how: dots are exact integers either way, so the bits are those of integerTile.
 //
-// K is cut into chunks whose records stay in the first-level cache while all rows of a block go over them; the sums of the block
-// wait in the lane's scratch from one chunk to the next. An output is one chain over ascending K, whatever the blocking.
+// The rows are cut into blocks whose activations stay in the second-level cache while the panels of a segment pass by, and K into
+// chunks whose records stay in the first-level one while all rows of a block go over them; the sums of the block wait in the lane's
+// scratch from one chunk to the next. An output is one chain over ascending K, whatever the blocking.
 #pragma once
 #include "linear_tile.h"
 
@@ -16,6 +17,8 @@ static_assert(kShortBlockRows * kPairChannels * 4 <= kTileScratchBytes);
 
 // Rows from which a chunk of nibbles is unpacked once rather than by every tile.
 constexpr int64_t kShortUnpackRows = 2 * kShortRows + 1;
+
+NVLM_INLINE Division shortDivision(int64_t pairs, int64_t rows) { return {pairs, (rows + kShortBlockRows - 1) / kShortBlockRows}; }
 
 enum class Codes {
   kNibbles,  // at most 15: a whole group adds up in 16 bits, 16 pairs of 2 * 15 * 127
@@ -141,7 +144,7 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
   }
 }
 
-// All rows of one pair. `unpacked` has a chunk's place, `scratch` kTileScratchBytes.
+// One pair for at most kShortBlockRows rows. `unpacked` has a chunk's place, `scratch` kTileScratchBytes.
 template <Codes kCodes, int kSubs, bool kStart = true>
 void shortPair(const PackedSegment& segment, const uint8_t* panel, const PreparedRows& rows, int64_t rowCount, const PairOutput& output,
                uint8_t* unpacked, uint8_t* scratch) {
@@ -149,36 +152,33 @@ void shortPair(const PackedSegment& segment, const uint8_t* panel, const Prepare
   const bool unpack = kCodes == Codes::kNibbles && rowCount >= kShortUnpackRows;
   // One tile goes through its panel once: no chunks.
   const int64_t chunks = rowCount <= kShortRows ? 1 : (segment.records + kShortChunkRecords - 1) / kShortChunkRecords;
-  for (int64_t rowBegin = 0; rowBegin < rowCount; rowBegin += kShortBlockRows) {
-    const int64_t blockRows = rowCount - rowBegin < kShortBlockRows ? rowCount - rowBegin : kShortBlockRows;
-    for (int64_t i = 0; i < blockRows * kPairChannels; i += kLanes) store(sums + i, zero());
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const int64_t first = segment.records * chunk / chunks, count = segment.records * (chunk + 1) / chunks - first;
-      const uint8_t* record = panel + first * segment.recordBytes;
-      int64_t recordBytes = segment.recordBytes;
-      int64_t ahead = rowBegin == 0 ? kPrefetchBytes : 0;
-      if (unpack) {
-        unpackRecords(record, recordBytes, count, ahead, unpacked);
-        record = unpacked;
-        recordBytes += 512;
-        ahead = 0;
-      }
-      for (int64_t row = 0; row < blockRows; row += kShortRows, ahead = 0) {
-        withRowCount<kShortRows>(blockRows - row, [&](auto rowsOfTile) NVLM_INLINE_LAMBDA {
-          constexpr int kRows = decltype(rowsOfTile)::value;
-          const PreparedRows from = rows.from(rowBegin + row);
-          float* const to = sums + row * kPairChannels;
-          if constexpr (kCodes == Codes::kNibbles) {
-            if (!unpack) return shortTile<kRows, true, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
-          }
-          shortTile<kRows, false, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
-        });
-      }
+  for (int64_t i = 0; i < rowCount * kPairChannels; i += kLanes) store(sums + i, zero());
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t first = segment.records * chunk / chunks, count = segment.records * (chunk + 1) / chunks - first;
+    const uint8_t* record = panel + first * segment.recordBytes;
+    int64_t recordBytes = segment.recordBytes;
+    int64_t ahead = kPrefetchBytes;
+    if (unpack) {
+      unpackRecords(record, recordBytes, count, ahead, unpacked);
+      record = unpacked;
+      recordBytes += 512;
+      ahead = 0;
     }
-    for (int64_t r = 0; r < blockRows; ++r) {
-      const float* from = sums + r * kPairChannels;
-      finishRow(output, rowBegin + r, load(from), load(from + 16));
+    for (int64_t row = 0; row < rowCount; row += kShortRows, ahead = 0) {
+      withRowCount<kShortRows>(rowCount - row, [&](auto rowsOfTile) NVLM_INLINE_LAMBDA {
+        constexpr int kRows = decltype(rowsOfTile)::value;
+        const PreparedRows from = rows.from(row);
+        float* const to = sums + row * kPairChannels;
+        if constexpr (kCodes == Codes::kNibbles) {
+          if (!unpack) return shortTile<kRows, true, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
+        }
+        shortTile<kRows, false, kCodes, kSubs, kStart>(to, segment, record, recordBytes, first, count, ahead, from);
+      });
     }
+  }
+  for (int64_t r = 0; r < rowCount; ++r) {
+    const float* from = sums + r * kPairChannels;
+    finishRow(output, r, load(from), load(from + 16));
   }
 }
 

@@ -42,6 +42,11 @@ struct PreparedRows {
 struct Division {
   int64_t groups, rowBlocks;
   NVLM_INLINE int64_t items() const { return groups * rowBlocks; }
+  // The first row of a block; blocks are whole tiles of tileRows but for the last row's.
+  NVLM_INLINE int64_t rowBegin(int64_t block, int64_t rows, int64_t tileRows) const {
+    const int64_t row = (rows + tileRows - 1) / tileRows * block / rowBlocks * tileRows;
+    return row < rows ? row : rows;
+  }
 };
 
 template <int kRows>
@@ -171,7 +176,30 @@ struct PairOutput {
   int columns;            // 1..32, or 1..16 with siluMul
   bool siluMul;
   bool gelu;
+
+  NVLM_INLINE PairOutput from(int64_t row) const {
+    PairOutput output = *this;
+    output.out += row * stride;
+    if (residual) output.residual += row * stride;
+    return output;
+  }
 };
+
+// Fetches the lines that finishRow will write and read of the first rows, while they are computed: another core may have them, and
+// a store that waits for its line holds up all stores behind it.
+NVLM_INLINE void fetchOutput(const PairOutput& output, int64_t rows) {
+  constexpr int64_t kMostRows = 16;
+  for (int64_t r = 0; r < rows && r < kMostRows; ++r) {
+    const float* out = output.out + r * output.stride;
+    __builtin_prefetch(out, 1);
+    if (output.columns > 16) __builtin_prefetch(out + 16, 1);
+    if (output.residual) {
+      const float* residual = output.residual + r * output.stride;
+      __builtin_prefetch(residual);
+      if (output.columns > 16) __builtin_prefetch(residual + 16);
+    }
+  }
+}
 
 // x / 2 * erfc(-x / sqrt(2)). erfc is the Chebyshev fit of Press et al., Numerical Recipes (1992), 6.2: relative error below
 // 1.2e-7 in exact arithmetic, so that the small values of negative x keep their digits.

@@ -144,10 +144,9 @@ void wideItem(const PackedSegment& segment, const Division& division, int64_t it
       streamPair<kBf16, decltype(count)::value>(segment, panel, rows, outputOf(pairBegin));
     });
   }
-  const int64_t tiles = (rows.rows + kWideRows - 1) / kWideRows;
-  const int64_t rowBegin = tiles * rowBlock / division.rowBlocks * kWideRows;
-  const int64_t rowEnd = tiles * (rowBlock + 1) / division.rowBlocks * kWideRows;
-  wideBlock<kBf16>(segment, pairBegin, pairEnd, rows, rowBegin, rowEnd < rows.rows ? rowEnd : rows.rows, scratch, outputOf);
+  const int64_t rowBegin = division.rowBegin(rowBlock, rows.rows, kWideRows);
+  const int64_t rowEnd = division.rowBegin(rowBlock + 1, rows.rows, kWideRows);
+  wideBlock<kBf16>(segment, pairBegin, pairEnd, rows, rowBegin, rowEnd, scratch, outputOf);
 }
 
 // Writes rows [begin, end) of the prepared activations; begin is a multiple of kWideRows, and so is end unless it is `rows`.
