@@ -250,6 +250,18 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     await kubectl('delete', 'nvlm', 'keyed', '--timeout=90s');
   });
 
+  test('keys and values are kept in the type that the resource names', async () => {
+    const { spec } = await deployments.get('chat');
+    const kvCacheDtype = 'bfloat16';
+    const model = { ...spec.model, kvCacheDtype };
+    await deployments.create('typed', { ...spec, replicas: 1, autoscaling: undefined, model });
+    await deployments.untilReady('typed', { timeoutMs: 180_000, explain });
+    const [pod] = await deployments.pods('typed');
+    const { output } = await cluster.kubectl('logs', pod?.metadata.name ?? '');
+    assert.match(output, /blocks of \d+ in bfloat16/);
+    await kubectl('delete', 'nvlm', 'typed', '--timeout=90s');
+  });
+
   test('a Secret of the model hub that is missing is named before a GPU is taken', async () => {
     const model = { source: 'hf://org/name', secretRef: { name: 'hub-token' } };
     const message = await createDegraded('gated', { model }, 'SecretMissing', 60_000);
