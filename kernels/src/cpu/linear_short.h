@@ -92,9 +92,12 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
   const uint8_t* starts = rows.base + rows.starts + first * kSubs * 4;
   const uint8_t* offsets = rows.base + rows.offsets + first * kSubs * 4;
   for (int64_t g = 0; g < count; ++g, record += recordBytes, codes += 32, da += 4, starts += kSubs * 4, offsets += kSubs * 4) {
-    if (ahead > 0) {
-      for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(record + ahead + line);
-    }
+    // One by one: a burst takes all that a core has for lines under way, and what comes behind it waits.
+    const uint8_t* next = record + ahead;
+    const auto fetch = [&] NVLM_INLINE_LAMBDA {
+      if (ahead > 0) __builtin_prefetch(next);
+      next += 64;
+    };
     const uint8_t* scales = record + (kPacked ? 512 : 1024);
     for (int block = 0; block < 2; ++block) {
 #pragma GCC unroll 2
@@ -111,16 +114,20 @@ void shortTile(float* sums, const PackedSegment& weight, const uint8_t* record, 
               low.half[i] = _mm256_and_si256(packed.half[i], mask);
               high.half[i] = _mm256_and_si256(_mm256_srli_epi16(packed.half[i], 4), mask);
             }
+            fetch();
             addQuad<kCodes>(dots, low, codes + quad * 4, stride);
             addQuad<kCodes>(dots, high, codes + quad * 4 + 16, stride);
           }
         } else {
 #pragma GCC unroll 8
           for (int quad = sub * (8 / kSubs); quad < (sub + 1) * (8 / kSubs); ++quad) {
+            fetch();
             addQuad<kCodes>(dots, loadCodes(from + quad * 128), codes + quad * 4, stride);
           }
         }
         const auto valueOf = [&](const uint8_t* of, int r, auto& value) NVLM_INLINE_LAMBDA { std::memcpy(&value, of + r * stride, 4); };
+        fetch();
+        if (weight.wideScales) fetch();
         const F32x16 d = loadScale(scales + sub * vectorBytes, weight.wideScales, block);
         F32x16 total[kRows];
         for (int r = 0; r < kRows; ++r) {
