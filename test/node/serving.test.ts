@@ -72,6 +72,11 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     )
       .map(({ output }) => output)
       .join('\n');
+  /** Makes another deployment like `chat`, of one replica. */
+  const createLikeChat = async (name: string, change: SpecPatch): Promise<void> => {
+    const { spec } = await deployments.get('chat');
+    await deployments.create(name, { ...spec, replicas: 1, autoscaling: undefined, ...change });
+  };
   /** Makes another deployment like `chat`; answers what it says once `reason` is why it is degraded. */
   const createDegraded = async (
     name: string,
@@ -79,8 +84,7 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
     reason: string,
     timeoutMs = 120_000,
   ): Promise<string> => {
-    const { spec } = await deployments.get('chat');
-    await deployments.create(name, { ...spec, replicas: 1, autoscaling: undefined, ...change });
+    await createLikeChat(name, change);
     const { status } = await deployments.until(
       name,
       `tells ${reason}`,
@@ -252,9 +256,7 @@ describe('an NVLMDeployment on a real node', { skip, timeout: 600_000 }, () => {
 
   test('keys and values are kept in the type that the resource names', async () => {
     const { spec } = await deployments.get('chat');
-    const kvCacheDtype = 'bfloat16';
-    const model = { ...spec.model, kvCacheDtype };
-    await deployments.create('typed', { ...spec, replicas: 1, autoscaling: undefined, model });
+    await createLikeChat('typed', { model: { ...spec.model, kvCacheDtype: 'bfloat16' } });
     await deployments.untilReady('typed', { timeoutMs: 180_000, explain });
     const [pod] = await deployments.pods('typed');
     const { output } = await cluster.kubectl('logs', pod?.metadata.name ?? '');
