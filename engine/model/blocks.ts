@@ -120,31 +120,28 @@ export interface BiasFlags {
 /**
  * The pre-norm decoder layers, each in place on the residual stream `hidden` (T, H):
  * hidden += o(attention(rope(qkv(norm(hidden))))); hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))).
- * Tensor names and shapes are those of Hugging Face's Llama and Qwen2 classes. Returns what the last layer leaves: (L, H).
+ * Tensor names and shapes are those of Hugging Face's Llama and Qwen2 classes. Returns the rows of the last layer, (L, ...).
  */
 export function recordDecoderLayers(
   recorder: Recorder,
   shape: DecoderShape,
   bias: BiasFlags,
   buffers: DecoderBuffers,
-): TensorId {
-  const last = shape.layers - 1;
-  for (let layer = 0; layer < last; layer++) {
-    recordDecoderLayer(recorder, shape, layer, bias, buffers, () => buffers);
+): RowBuffers {
+  let rows: RowBuffers = buffers;
+  for (let layer = 0; layer < shape.layers; layer++) {
+    rows = recordDecoderLayer(recorder, shape, layer, bias, buffers);
   }
-  // Behind the last keys and values only the wanted rows count: one of a prompt, none of a chunk within it.
-  const wanted = (): RowBuffers => recordWantedRows(recorder, shape, buffers);
-  return recordDecoderLayer(recorder, shape, last, bias, buffers, wanted).hidden;
+  return rows;
 }
 
-/** `recordRows` names, and may make, the rows that go on from the attention; they are returned. */
+/** Returns the rows that went on from the attention. */
 function recordDecoderLayer(
   recorder: Recorder,
   shape: DecoderShape,
   layer: number,
   bias: BiasFlags,
   buffers: DecoderBuffers,
-  recordRows: () => RowBuffers,
 ): RowBuffers {
   const { hiddenSize: H, intermediateSize: F, headSize: D, eps } = shape;
   const { qkv, share } = buffers;
@@ -169,22 +166,6 @@ function recordDecoderLayer(
       ),
     }),
   });
-  // [H, columns], of which the rank has some columns; added to the residual stream.
-  const rowParallel = (
-    x: TensorId,
-    { hidden }: RowBuffers,
-    name: string,
-    columns: number,
-    part: Range,
-    hasBias: boolean,
-  ): void =>
-    recordRowParallel(recorder, {
-      x,
-      weight: recorder.weight(`${at}.${name}.weight`, [H, columns], { columns: part }),
-      ...(hasBias && { bias: [`${at}.${name}.bias`, H] }),
-      residual: hidden,
-      out: hidden,
-    });
   const qRows = shape.heads * D;
   const kvRows = shape.kvHeads * D;
   const qShare = scaled(share.heads, D);
@@ -205,8 +186,19 @@ function recordDecoderLayer(
   });
   recorder.push({ op: 'ropeAndCache', qkv, layer, rope: shape.rope });
   recorder.push({ op: 'attention', qkv, layer, scale: D ** -0.5, out: buffers.attended });
-  const rows = recordRows();
-  rowParallel(rows.attended, rows, 'self_attn.o_proj', qRows, qShare, bias.output);
+  // Behind the last keys and values only the wanted rows count: one of a prompt, none of a chunk within it.
+  const isLast = layer === shape.layers - 1;
+  const rows = isLast ? recordWantedRows(recorder, shape, buffers) : buffers;
+  // [H, columns], of which the rank has some columns; added to the residual stream.
+  const rowParallel = (x: TensorId, name: string, columns: number, part: Range, hasBias: boolean) =>
+    recordRowParallel(recorder, {
+      x,
+      weight: recorder.weight(`${at}.${name}.weight`, [H, columns], { columns: part }),
+      ...(hasBias && { bias: [`${at}.${name}.bias`, H] }),
+      residual: rows.hidden,
+      out: rows.hidden,
+    });
+  rowParallel(rows.attended, 'self_attn.o_proj', qRows, qShare, bias.output);
   norm(rows, 'post_attention_layernorm');
   recorder.push({
     op: 'linear',
@@ -215,7 +207,7 @@ function recordDecoderLayer(
     epilogue: 'siluMul',
     out: rows.gated,
   });
-  rowParallel(rows.gated, rows, 'mlp.down_proj', F, share.inner, bias.mlp);
+  rowParallel(rows.gated, 'mlp.down_proj', F, share.inner, bias.mlp);
   return rows;
 }
 
@@ -238,7 +230,7 @@ function recordWantedRows(
 }
 
 /** Activations from the attention of a layer on; R rows, which are T in all layers but the last. */
-interface RowBuffers {
+export interface RowBuffers {
   /** (R, H) residual stream */
   readonly hidden: TensorId;
   /** (R, H) */
@@ -290,18 +282,17 @@ export function recordEmbedding(recorder: Recorder, shape: DecoderShape): Decode
 }
 
 /**
- * The wanted rows of the residual stream, `hidden` (L, H), -> sampled ids: final norm, lm head (or the tied embedding). A rank computes
+ * The rows of the last layer, (L, ...), -> sampled ids: final norm, lm head (or the tied embedding). A rank computes
  * the logits of its part of the vocabulary; rank 0 samples from those of all.
  */
 export function recordHead(
   recorder: Recorder,
   shape: DecoderShape,
-  hidden: TensorId,
+  { hidden, normed }: RowBuffers,
   { share: { vocabulary } }: DecoderBuffers,
 ): void {
   const { hiddenSize: H, vocabularyRows: V } = shape;
   const { rank } = recorder;
-  const normed = recorder.tensor('finalNormed', 'logitRows', H);
   const part = recorder.tensor(
     rank.count > 1 ? 'logitsPart' : 'logits',
     'logitRows',

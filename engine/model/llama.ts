@@ -41,8 +41,8 @@ export function recordLlama(
     mlp: config.flag('mlp_bias', false),
   };
   const buffers = recordEmbedding(recorder, shape);
-  const hidden = recordDecoderLayers(recorder, shape, bias, buffers);
-  recordHead(recorder, shape, hidden, buffers);
+  const rows = recordDecoderLayers(recorder, shape, bias, buffers);
+  recordHead(recorder, shape, rows, buffers);
   const program: Program = recorder.finish({
     name: 'llama',
     shape: rankShape(shape, buffers),

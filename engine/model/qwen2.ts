@@ -37,8 +37,8 @@ export function recordQwen2(
   const shape = readDecoderShape(config);
   const bias = { qkv: true, output: false, mlp: false };
   const buffers = recordEmbedding(recorder, shape);
-  const hidden = recordDecoderLayers(recorder, shape, bias, buffers);
-  recordHead(recorder, shape, hidden, buffers);
+  const rows = recordDecoderLayers(recorder, shape, bias, buffers);
+  recordHead(recorder, shape, rows, buffers);
   const program: Program = recorder.finish({
     name: 'qwen2',
     shape: rankShape(shape, buffers),

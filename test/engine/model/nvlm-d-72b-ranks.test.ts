@@ -247,7 +247,6 @@ for (const tensor of [2, 4, 8])
         ['lastNormed', 8192],
         ['lastAttended', 8192 / tensor],
         ['lastGated', 29_568 / tensor],
-        ['finalNormed', 8192],
         ['logitsPart', 152_064 / tensor],
         ['logits', 152_064],
       ]);
