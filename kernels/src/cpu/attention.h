@@ -97,6 +97,12 @@ struct TileScratch {
 // The scores beyond any key. Finite, so that a row of -infinity scores gives zeros and not NaN.
 constexpr float kLowestPeak = -3.0e38f;
 
+// `first` in the lanes below n, `rest` in the others; n may lie beyond either end.
+NVLM_INLINE F32x16 selectFirst(int n, F32x16 first, F32x16 rest) {
+  const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return selectLess(load(lanes), splat(static_cast<float>(n)), first, rest);
+}
+
 // 2^x for x <= 0 within 1 ulp; exactly 0 below -126 (so for -infinity too), NaN for NaN.
 NVLM_INLINE F32x16 exp2(F32x16 x) {
   const F32x16 low = splat(-126.0f);

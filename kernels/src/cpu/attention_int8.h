@@ -119,8 +119,7 @@ void valueInt8(const int16_t* probabilities, const float* scales, const KeyBlock
 NVLM_INLINE F32x16 weighProbabilities(F32x16 probabilities, const KeyBlock& block, int g, int visible, int64_t valueScales) {
   const F32x16 weighed = probabilities * loadBf16(reinterpret_cast<const uint16_t*>(block.values[g] + valueScales));
   if (visible >= (g + 1) * kKeyGroup) return weighed;
-  const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return selectLess(load(lanes), splat(static_cast<float>(visible - g * kKeyGroup)), weighed, zero());
+  return selectFirst(visible - g * kKeyGroup, weighed, zero());
 }
 
 // `groups` of 16 weighed probabilities, none larger than `largest`, as int16 codes of one scale, in place; returns the scale.

@@ -138,16 +138,14 @@ void softmaxBlock(int rowBegin, int rowEnd, const KeyBlock& block, const BlockLa
                   float* peak) {
   constexpr bool kBf16 = kType == CacheType::kBf16, kInt8 = kType == CacheType::kInt8;
   const int columns = block.groups;
-  const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const F32x16 lane = load(lanes);
   for (int r = rowBegin; r < rowEnd; ++r) {
     float* row = scratch.scores + r * kKeyBlock;
     const int visible = scratch.limits[r] - block.begin;
     if (visible < columns * kKeyGroup) {
       // Not only keys to come: lanes beyond the sequence's end hold whatever the memory held, NaN among it.
       for (int c = 0; c < columns; ++c) {
-        const F32x16 limit = splat(static_cast<float>(visible - c * kKeyGroup));
-        store(row + c * kLanes, selectLess(lane, limit, load(row + c * kLanes), splat(-__builtin_inff())));
+        float* scores = row + c * kLanes;
+        store(scores, selectFirst(visible - c * kKeyGroup, load(scores), splat(-__builtin_inff())));
       }
     }
     F32x16 highest = load(row);

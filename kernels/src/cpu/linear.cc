@@ -179,7 +179,7 @@ PairOutput outputOf(const LinearArgs& args, const PackedSegment& segment, int64_
           weight.gelu};
 }
 
-Division divisionOf([[maybe_unused]] const PackedSegment& segment, [[maybe_unused]] int64_t rows) {
+Division divisionOf(const PackedSegment& segment, int64_t rows) {
 #if !defined(__AVX512F__)
   if (segment.kind == PackedKind::kBf16 || segment.kind == PackedKind::kF32) return wideDivision(segment.pairs, rows);
 #endif

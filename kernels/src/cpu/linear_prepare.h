@@ -7,15 +7,12 @@ namespace nvlm::NVLM_PATH {
 
 // The largest magnitude of each of four groups of 32 floats; a NaN is larger than infinity.
 NVLM_INLINE Quad groupMagnitudes(const float* p) {
-  // Without their signs floats order as the integers of the same bits.
   const auto larger = [](auto a, auto b) NVLM_INLINE_LAMBDA { return a > b ? a : b; };
   IntPart group[4];
   for (int g = 0; g < 4; ++g) {
-    const F32x16 low = abs(load(p + 32 * g)), high = abs(load(p + 32 * g + 16));
-    group[g] = larger(reinterpret_cast<IntPart>(low.part[0]), reinterpret_cast<IntPart>(high.part[0]));
-    for (int i = 1; i < kParts; ++i) {
-      group[g] = larger(group[g], larger(reinterpret_cast<IntPart>(low.part[i]), reinterpret_cast<IntPart>(high.part[i])));
-    }
+    const F32x16 both = largerMagnitude(abs(load(p + 32 * g)), load(p + 32 * g + 16));
+    group[g] = reinterpret_cast<IntPart>(both.part[0]);
+    for (int i = 1; i < kParts; ++i) group[g] = larger(group[g], reinterpret_cast<IntPart>(both.part[i]));
   }
 #if defined(__AVX2__)
   const auto half = [&](int g) NVLM_INLINE_LAMBDA {
