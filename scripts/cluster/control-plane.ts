@@ -1,5 +1,5 @@
 /** etcd, kube-apiserver and, when asked for, controller manager, scheduler and KWOK: real, in a temporary folder, on free ports. */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connectKube, type KubeClient, loadKubeConfig } from '#operator/kube/client.ts';
 import { type KubeObject, objectPath, resourceOf } from '#operator/kube/resource.ts';
@@ -12,8 +12,8 @@ export interface ControlPlaneOptions {
   /** Only etcd and the API server. */
   readonly apiServerOnly?: boolean;
   readonly kwok?: boolean;
-  /** Stages for KWOK, a path. */
-  readonly kwokConfig?: string;
+  /** For KWOK, in place of its own of the same kinds of object. */
+  readonly kwokStages?: readonly object[];
   /** Applied before the controllers start: their discovery is refreshed only every 30 s. */
   readonly crds?: readonly KubeObject[];
   /** Of KWOK's pods. */
@@ -52,7 +52,7 @@ export interface ControlPlane {
 export async function startControlPlane({
   apiServerOnly = false,
   kwok = false,
-  kwokConfig,
+  kwokStages,
   crds = [],
   podCidr = '10.251.0.1/24',
   nodeHeartbeats = true,
@@ -66,6 +66,10 @@ export async function startControlPlane({
   const state = existing ?? (await createClusterFolder());
   const folder = state.path;
   for (const name of ['pki', 'log', 'etcd']) mkdirSync(join(folder, name));
+  const stagesFile = join(folder, 'kwok.yaml');
+  if (kwokStages !== undefined) {
+    writeFileSync(stagesFile, kwokStages.map((stage) => JSON.stringify(stage)).join('\n---\n'));
+  }
   const [apiPort = 0, etcdPort = 0, peerPort = 0, controllerPort = 0, schedulerPort = 0] =
     await freePorts(5);
   const service = ['kubernetes', 'kubernetes.default', 'kubernetes.default.svc'];
@@ -161,7 +165,7 @@ export async function startControlPlane({
       `--node-lease-duration-seconds=${nodeHeartbeats ? 40 : 0}`,
       `--cidr=${podCidr}`,
       `--node-ip=${hostAddress}`,
-      ...(kwokConfig === undefined ? [] : [`--config=${kwokConfig}`]),
+      ...(kwokStages === undefined ? [] : [`--config=${stagesFile}`]),
     ],
   };
   const parts = new Map<string, Child>();

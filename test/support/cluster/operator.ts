@@ -49,9 +49,11 @@ export interface TestCluster {
 export async function startTestCluster({
   nodes,
   controllerArgs,
+  kwokStages,
 }: {
   readonly nodes?: readonly NodeKind[];
   readonly controllerArgs?: readonly string[];
+  readonly kwokStages?: readonly object[];
 } = {}): Promise<TestCluster> {
   const subnet = await claimSubnet();
   const plane = await startControlPlane({
@@ -60,6 +62,7 @@ export async function startTestCluster({
     podCidr: subnet.podCidr,
     hostAddress: subnet.hostAddress,
     ...(controllerArgs && { controllerArgs }),
+    ...(kwokStages && { kwokStages }),
   }).catch(async (error: unknown) => {
     await subnet.release();
     throw error;
