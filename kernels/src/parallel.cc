@@ -35,12 +35,7 @@ bool poll(const Done& done, std::chrono::microseconds yieldFor, ReadAhead* ahead
   constexpr int kLinesPerPoll = 4;
   for (int i = 0; i < kSpins; ++i) {
     if (done()) return true;
-    if (ahead && ahead->next < ahead->end) {
-      for (int line = 0; line < kLinesPerPoll; ++line) __builtin_prefetch(ahead->next + 64 * line, 0, 2);
-      ahead->next += 64 * kLinesPerPoll;
-    } else {
-      relax();
-    }
+    if (!ahead || !ahead->fetch(kLinesPerPoll)) relax();
   }
   const auto until = std::chrono::steady_clock::now() + yieldFor;
   do {

@@ -7,10 +7,18 @@
 
 namespace nvlm {
 
-// Memory that a thread will read next, brought into its cache while it waits for others.
+// Memory that a thread will read next, brought into its cache while it waits for others or computes what needs little memory.
 struct ReadAhead {
   const uint8_t* next = nullptr;
   const uint8_t* end = nullptr;
+
+  // Fetches the next `lines` lines; false when all have been.
+  bool fetch(int lines) {
+    if (next >= end) return false;
+    for (int line = 0; line < lines; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+    next += 64 * lines;
+    return true;
+  }
 };
 
 // Every thread counts its arrivals in a cache line of its own and waits for the others' counts: one transfer between cores from
@@ -52,6 +60,10 @@ struct Lane {
 
   void sync() const {
     if (count > 1) barrier->wait(index, ahead);
+  }
+  // To be called about every 50 ns: memory gives a core no more in that time.
+  void fetchAhead() const {
+    if (ahead) ahead->fetch(8);
   }
   // Half-open share [begin, end) of n items, contiguous, sizes differing by at most one.
   void share(int64_t n, int64_t* begin, int64_t* end) const {

@@ -8,8 +8,8 @@
 namespace nvlm {
 namespace {
 
-// Bytes of the next linear's panels that a lane fetches while it waits: what memory gives one core during the ops between two
-// linears, and well within a second-level cache.
+// Bytes of the next linear's panels that a lane fetches during the ops between two linears: what memory gives one core in that time,
+// and well within a second-level cache.
 constexpr int64_t kReadAheadBytes = 128 << 10;
 
 }  // namespace
@@ -129,8 +129,7 @@ void Runner::runOps(const Lane& lane) {
     const float* normed = nullptr;
     if (fusedNorm_[i] && rowsOf(ops[i].x) <= kOwnRows) normed = normForOneself(ops[i++], lane);
     runOp(i, lane, normed);
-    const int written = ops[i].out >= 0 ? ops[i].out : ops[i].x;
-    if (nextLinear_[i] < ops.size() && rowsOf(written) <= kOwnRows) {
+    if (ops[i].kind == OpKind::kLinear && nextLinear_[i] < ops.size() && rowsOf(ops[i].out) <= kOwnRows) {
       *lane.ahead = linearReadAhead(model_->linear(nextLinear_[i]), lane, kReadAheadBytes);
     }
   }
@@ -143,6 +142,7 @@ const float* Runner::normForOneself(const OpSpec& op, const Lane& lane) const {
                                : reinterpret_cast<float*>(ownRows_.data() + static_cast<size_t>(lane.index) * ownRowsBytes_);
   Lane alone{};
   alone.count = 1;
+  alone.ahead = lane.ahead;
   model_->kernels().rmsNorm(normArgs(op, out), alone);
   return out;
 }

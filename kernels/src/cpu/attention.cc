@@ -201,7 +201,7 @@ void attention(const AttentionArgs& args, const Lane& lane) {
       const int keyBegin = p * args.partition;
       const int keyEnd = keyBegin + args.partition < tile.keys ? keyBegin + args.partition : tile.keys;
       const Partial result = begin > 0 ? workspace.left(p - begin) : p == 0 ? workspace.running() : workspace.newest();
-      attendPartition(tile, group, cache, layout, blockTable(tile), keyBegin, keyEnd, after, scratch, result);
+      attendPartition(tile, group, cache, layout, blockTable(tile), keyBegin, keyEnd, after, scratch, result, lane);
       if (begin == 0 && p > 0) merge(firstRow(tile, p), tile.rows, padded, workspace.running(), result);
     }
     if (begin == 0 && end == count) finish(args, tile, group, padded, workspace.running());

@@ -7,6 +7,7 @@
 #pragma once
 #include "cache_layout.h"
 #include "simd.h"
+#include "../parallel.h"
 
 namespace nvlm::NVLM_PATH {
 
@@ -137,6 +138,6 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
 // tile's keys end, and is fetched meanwhile; without groups: none.
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
                      const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
-                     const TileScratch& scratch, const Partial& result);
+                     const TileScratch& scratch, const Partial& result, const Lane& lane);
 
 }  // namespace nvlm::NVLM_PATH

@@ -204,7 +204,7 @@ void copyTail(const uint8_t* from, int count, const BlockLayout& layout, uint8_t
 
 template <CacheType kType>
 void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout, const int32_t* blockTable,
-            int keyBegin, int keyEnd, const KeyBlock& after, const TileScratch& scratch, const Partial& result) {
+            int keyBegin, int keyEnd, const KeyBlock& after, const TileScratch& scratch, const Partial& result, const Lane& lane) {
   constexpr bool kBf16 = kType == CacheType::kBf16, kInt8 = kType == CacheType::kInt8;
   const int padded = layout.padded;
   const float* const queries = reinterpret_cast<const float*>(scratch.queries);
@@ -242,7 +242,9 @@ void attend(const Tile& tile, int group, const CacheLayer& cache, const BlockLay
       }
     });
     fetchGroups(next, block.groups, layout);
+    lane.fetchAhead();
     softmaxBlock<kType>(firstRow, tile.rows, block, layout, scratch, result.peak);
+    lane.fetchAhead();
     cover(firstRow, tile.rows, padded / kLanes, [&]<int kRows, int kColumns>(int row, int column) {
       const float* const weights = scratch.scores + row * kKeyBlock;
       const KeyBlock* const nextBlock = row == firstRow ? &next : nullptr;
@@ -288,9 +290,9 @@ void packQueries(const Tile& tile, int group, int headSize, CacheType type, cons
 
 void attendPartition(const Tile& tile, int group, const CacheLayer& cache, const BlockLayout& layout,
                      const int32_t* blockTable, int keyBegin, int keyEnd, const KeyBlock& after,
-                     const TileScratch& scratch, const Partial& result) {
+                     const TileScratch& scratch, const Partial& result, const Lane& lane) {
   const auto run = [&]<CacheType kType>() {
-    attend<kType>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result);
+    attend<kType>(tile, group, cache, layout, blockTable, keyBegin, keyEnd, after, scratch, result, lane);
   };
   switch (cache.type) {
     case CacheType::kF32: return run.template operator()<CacheType::kF32>();

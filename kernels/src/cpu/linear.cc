@@ -63,10 +63,10 @@ constexpr int64_t kPreparedTogether = kWideRows;
 #endif
 
 // Rows [begin, end), whole groups of those that are prepared together but for the last.
-void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepared& prepared) {
+void prepareRows(const LinearArgs& args, int64_t begin, int64_t end, const Prepared& prepared, const Lane& lane) {
   const PackedLinear& weight = *args.weight;
   for (int64_t r = begin; r < end; ++r) {
-    if (weight.integer) prepareIntegerRow(weight, args.x + r * weight.k, prepared.base + r * prepared.integerStride);
+    if (weight.integer) prepareIntegerRow(weight, args.x + r * weight.k, prepared.base + r * prepared.integerStride, lane);
 #if defined(__AVX512F__)
     if (weight.bfloat16) prepareBf16Row(weight, args.x + r * weight.k, prepared.bf16 + r * prepared.integerStride);
 #endif
@@ -125,13 +125,19 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     constexpr int kRows = decltype(count)::value;
     LinearTile<kRows> tile;
     const PreparedRows from = rows.from(row);
-    const int64_t ahead = streamed && row == 0 ? kPrefetchBytes : 0;
+    const auto run = [&]<bool kNibbles, int kSubs>() NVLM_INLINE_LAMBDA {
+      if (streamed && row == 0) {
+        integerTile<kRows, kNibbles, kSubs, true>(tile, segment, panel, recordBytes, from);
+      } else {
+        integerTile<kRows, kNibbles, kSubs, false>(tile, segment, panel, recordBytes, from);
+      }
+    };
     if (nibbles) {
-      integerTile<kRows, true, 1>(tile, segment, panel, recordBytes, ahead, from);
+      run.template operator()<true, 1>();
     } else if (segment.subs == 1) {
-      integerTile<kRows, false, 1>(tile, segment, panel, recordBytes, ahead, from);
+      run.template operator()<false, 1>();
     } else {
-      integerTile<kRows, false, 2>(tile, segment, panel, recordBytes, ahead, from);
+      run.template operator()<false, 2>();
     }
     finishTile<kRows>(output, row, tile);
   });
@@ -195,12 +201,12 @@ void linear(const LinearArgs& args, const Lane& lane) {
   const Prepared prepared(weight, args.rows, memory);
   if (weight.preparedRowBytes > 0) {
     if (args.rows <= kOwnRows || lane.count == 1) {
-      prepareRows(args, 0, args.rows, prepared);
+      prepareRows(args, 0, args.rows, prepared, lane);
     } else {
       int64_t begin, end;
       lane.share((args.rows + kPreparedTogether - 1) / kPreparedTogether, &begin, &end);
       end *= kPreparedTogether;
-      prepareRows(args, begin * kPreparedTogether, end < args.rows ? end : args.rows, prepared);
+      prepareRows(args, begin * kPreparedTogether, end < args.rows ? end : args.rows, prepared, lane);
       lane.sync();
     }
   }

@@ -38,7 +38,7 @@ NVLM_INLINE void storeSums(const Tiles& tiles, bool two, uint8_t* out) {
   }
 }
 
-// `scratch` has kTileScratchBytes: sums (32, 32) fp32, then dots of the same shape. Same arithmetic as addGroup.
+// `scratch` has kTileScratchBytes: sums (32, 32) fp32, then dots of the same shape. Same arithmetic as integerTile.
 inline void amxIntegerPair(Tiles& tiles, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes,
                            const PreparedRows& rows, int64_t rowCount, const PairOutput& output, uint8_t* scratch) {
   const int subs = weight.subs;

@@ -120,7 +120,7 @@ NVLM_INLINE void prepareSums(const PackedLinear& weight, int64_t begin, int64_t 
 
 // Quantises one row to int8 per group of 32, the values beyond K being zero, and sums each group for every segment. Four groups at a
 // time: the last four begin early enough to be whole, and give some numbers again; a row of fewer is padded.
-inline void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row) {
+inline void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_t* row, const Lane& lane) {
   constexpr int64_t kChunk = 64;
   const int64_t records = (weight.k + kGroup - 1) / kGroup;
   const bool few = records < 4;
@@ -143,6 +143,7 @@ inline void prepareIntegerRow(const PackedLinear& weight, const float* x, uint8_
         std::memcpy(padded, from, static_cast<size_t>(left) * 4);
         from = padded;
       }
+      lane.fetchAhead();
       const Quad largest = groupMagnitudes(from);
       const Quad inverse = largest > 0.0f ? 127.0f / largest : Quad{};
       const Quad scale = largest * (1.0f / 127.0f);

@@ -21,7 +21,11 @@ constexpr int64_t kUnpackRows = 8 * kLinearTileRows;
 #endif
 
 // How far ahead of the reader a panel is fetched, when it comes from memory.
+#if defined(__AVX512F__)
+constexpr int64_t kPrefetchBytes = 8192;
+#else
 constexpr int64_t kPrefetchBytes = 4096;
+#endif
 
 // Where a tile's prepared activations are; rows are `stride` bytes apart.
 struct PreparedRows {
@@ -59,60 +63,51 @@ NVLM_INLINE F32x16 loadScale(const uint8_t* p, bool wide, int block) {
               : loadF16(reinterpret_cast<const uint16_t*>(p) + 16 * block);
 }
 
-// Adds one scaled group to the sums: dot is exact, then two roundings in a fixed order.
-template <int kRows>
-NVLM_INLINE void addGroup(LinearTile<kRows>& tile, const I32x16 (&dot)[kRows][2], const PackedSegment& weight, const uint8_t* scales,
-                          int sub, const PreparedRows& rows, int64_t record, int subs) {
+// One tile over all of a panel, whose first record is `record`. kFetch says that it comes from memory and not from a cache. A function
+// of its own, so that its registers are its own.
+template <int kRows, bool kNibbles, int kSubs, bool kFetch>
+void integerTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* record, int64_t recordBytes,
+                 const PreparedRows& rows) {
   const int64_t vectorBytes = weight.wideScales ? 128 : 64;
-  const F32x16 d0 = loadScale(scales + sub * vectorBytes, weight.wideScales, 0);
-  const F32x16 d1 = loadScale(scales + sub * vectorBytes, weight.wideScales, 1);
-  for (int r = 0; r < kRows; ++r) {
-    const F32x16 da = splat(reinterpret_cast<const float*>(rows.row(r) + rows.scales)[record]);
-    tile.sum[r][0] = fma(toFloat(dot[r][0]), d0 * da, tile.sum[r][0]);
-    tile.sum[r][1] = fma(toFloat(dot[r][1]), d1 * da, tile.sum[r][1]);
-  }
-  if (weight.hasMin) {
-    const uint8_t* minima = scales + (subs + sub) * vectorBytes;
-    const F32x16 m0 = loadScale(minima, weight.wideScales, 0);
-    const F32x16 m1 = loadScale(minima, weight.wideScales, 1);
-    for (int r = 0; r < kRows; ++r) {
-      const F32x16 offset =
-          splat(reinterpret_cast<const float*>(rows.row(r) + rows.offsets)[record * subs + sub]);
-      tile.sum[r][0] = fma(m0, offset, tile.sum[r][0]);
-      tile.sum[r][1] = fma(m1, offset, tile.sum[r][1]);
-    }
-  }
-}
-
-// `ahead` is kPrefetchBytes when the panel comes from memory, 0 when it is in a cache already.
-template <int kRows, bool kNibbles, int kSubs>
-NVLM_INLINE void integerTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes,
-                             int64_t ahead, const PreparedRows& rows) {
-  for (int r = 0; r < kRows; ++r) tile.sum[r][0] = tile.sum[r][1] = zero();
-  const uint8_t* record = panel;
-  for (int64_t g = 0; g < weight.records; ++g, record += recordBytes) {
-    if (ahead > 0) {
-      for (int64_t line = 0; line < recordBytes; line += 64) __builtin_prefetch(record + ahead + line);
-    }
+  const int64_t stride = rows.stride;
+  const uint8_t* codes = rows.base;
+  const uint8_t* da = rows.base + rows.scales;
+  const uint8_t* starts = rows.base + rows.starts;
+  const uint8_t* offsets = rows.base + rows.offsets;
+  const bool wide = weight.wideScales, hasMin = weight.hasMin;
+  F32x16 sum[kRows][2];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = zero();
+  for (int64_t g = weight.records; g > 0; --g) {
+    // One by one: a burst takes all that a core has for lines under way, and what comes behind it waits.
+    int64_t line = 0;
+    const auto fetch = [&](I32x16& after) NVLM_INLINE_LAMBDA {
+      if constexpr (kFetch) prefetchAfter(record + kPrefetchBytes + line, after);
+      line += 64;
+    };
     const uint8_t* scales = record + (kNibbles ? 512 : 1024);
+#pragma GCC unroll 2
     for (int sub = 0; sub < kSubs; ++sub) {
       I32x16 dot[kRows][2];
-      for (int r = 0; r < kRows; ++r) {
-        dot[r][0] = dot[r][1] = broadcastBytes(rows.row(r) + rows.starts + 4 * (g * kSubs + sub));
-      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) dot[r][0] = dot[r][1] = broadcastBytes(starts + r * stride);
       if constexpr (kNibbles) {
         const I32x16 mask = splatInt(0x0f0f0f0f);
 #pragma GCC unroll 4
         for (int quad = 0; quad < 4; ++quad) {
+          fetch(dot[0][0]);
           const I32x16 packed0 = loadInt(record + quad * 128);
           const I32x16 packed1 = loadInt(record + quad * 128 + 64);
+#pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {
-            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4);
+            const I32x16 a = broadcastBytes(codes + r * stride + quad * 4);
             dot[r][0] = dotU8S8<true>(dot[r][0], packed0 & mask, a);
             dot[r][1] = dotU8S8<true>(dot[r][1], packed1 & mask, a);
           }
+          fetch(dot[0][0]);
+#pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {
-            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4 + 16);
+            const I32x16 a = broadcastBytes(codes + r * stride + quad * 4 + 16);
             dot[r][0] = dotU8S8<true>(dot[r][0], shiftRight<4>(packed0) & mask, a);
             dot[r][1] = dotU8S8<true>(dot[r][1], shiftRight<4>(packed1) & mask, a);
           }
@@ -120,17 +115,51 @@ NVLM_INLINE void integerTile(LinearTile<kRows>& tile, const PackedSegment& weigh
       } else {
 #pragma GCC unroll 8
         for (int quad = sub * (8 / kSubs); quad < (sub + 1) * (8 / kSubs); ++quad) {
+          fetch(dot[0][0]);
           const I32x16 w0 = loadInt(record + quad * 128);
           const I32x16 w1 = loadInt(record + quad * 128 + 64);
+#pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {
-            const I32x16 a = broadcastBytes(rows.row(r) + g * 32 + quad * 4);
+            const I32x16 a = broadcastBytes(codes + r * stride + quad * 4);
             dot[r][0] = dotU8S8<false>(dot[r][0], w0, a);
             dot[r][1] = dotU8S8<false>(dot[r][1], w1, a);
           }
+          fetch(dot[0][0]);
         }
       }
-      addGroup<kRows>(tile, dot, weight, scales, sub, rows, g, kSubs);
+      // Dots are exact; then two roundings in a fixed order.
+      const F32x16 d0 = loadScale(scales + sub * vectorBytes, wide, 0);
+      const F32x16 d1 = loadScale(scales + sub * vectorBytes, wide, 1);
+      fetch(dot[0][0]);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 factor = splat(*reinterpret_cast<const float*>(da + r * stride));
+        sum[r][0] = fma(toFloat(dot[r][0]), d0 * factor, sum[r][0]);
+        sum[r][1] = fma(toFloat(dot[r][1]), d1 * factor, sum[r][1]);
+      }
+      if (hasMin) {
+        const uint8_t* minima = scales + (kSubs + sub) * vectorBytes;
+        const F32x16 m0 = loadScale(minima, wide, 0);
+        const F32x16 m1 = loadScale(minima, wide, 1);
+        fetch(dot[0][0]);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const F32x16 offset = splat(*reinterpret_cast<const float*>(offsets + r * stride));
+          sum[r][0] = fma(m0, offset, sum[r][0]);
+          sum[r][1] = fma(m1, offset, sum[r][1]);
+        }
+      }
+      starts += 4;
+      offsets += 4;
     }
+    codes += 32;
+    da += 4;
+    record += recordBytes;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    tile.sum[r][0] = sum[r][0];
+    tile.sum[r][1] = sum[r][1];
   }
 }
 

@@ -202,6 +202,15 @@ NVLM_INLINE float largestMagnitude(F32x16 magnitudes) {
   return reinterpret_cast<Quad>(larger(two, __builtin_shufflevector(two, two, 1, 0, 3, 2)))[0];
 }
 
+// Fetches a line once `after` is there: compilers put fetches that depend on nothing one behind the other, in a burst.
+NVLM_INLINE void prefetchAfter(const uint8_t* line, [[maybe_unused]] I32x16& after) {
+#if defined(__AVX512F__)
+  asm("prefetcht0 %1" : "+v"(after.part[0]) : "m"(*line));
+#else
+  __builtin_prefetch(line);
+#endif
+}
+
 // --- dot products of narrow lanes ----------------------------------------------------------------------------------------
 
 // Lane i of acc gains a[2i] * b[2i] + a[2i + 1] * b[2i + 1], a and b being 32 bf16.
@@ -250,9 +259,11 @@ NVLM_INLINE I32x16 dotInt16(I32x16 acc, I32x16 a, I32x16 b) {
 template <bool kSmall>
 NVLM_INLINE I32x16 dotU8S8(I32x16 acc, I32x16 u, I32x16 s) {
 #if defined(__AVX512VNNI__)
-  acc.part[0] = reinterpret_cast<IntPart>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc.part[0]),
-                                                              reinterpret_cast<__m512i>(u.part[0]),
-                                                              reinterpret_cast<__m512i>(s.part[0])));
+  __m512i sum = _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc.part[0]), reinterpret_cast<__m512i>(u.part[0]),
+                                    reinterpret_cast<__m512i>(s.part[0]));
+  // Compilers would put off a chain of dots to where its sum is used, all operands kept until then: far more than there are registers.
+  asm("" : "+v"(sum));
+  acc.part[0] = reinterpret_cast<IntPart>(sum);
 #elif defined(__AVX2__)
   for (int i = 0; i < kParts; ++i) {
     const __m256i bytes = reinterpret_cast<__m256i>(u.part[i]);

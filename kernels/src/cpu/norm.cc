@@ -5,6 +5,9 @@
 namespace nvlm::NVLM_PATH {
 namespace {
 
+// Values between two calls of Lane::fetchAhead.
+constexpr int64_t kFetchValues = 256;
+
 // Calls body(i, n) for vectors of n lanes at i: whole ones, then what is left.
 template <class Body>
 NVLM_INLINE void forVectors(int64_t width, const Body& body) {
@@ -46,7 +49,10 @@ void rmsNorm(const RmsNormArgs& args, const Lane& lane) {
       x = residual;
     }
     F32x16 squares = zero();
-    for (int64_t i = 0; i < whole; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
+    for (int64_t i = 0; i < whole; i += kLanes) {
+      squares = fma(load(x + i), load(x + i), squares);
+      if (i % kFetchValues == 0) lane.fetchAhead();
+    }
     if (tail > 0) {
       const F32x16 rest = loadPartial(x + whole, tail);
       squares = fma(rest, rest, squares);
@@ -54,7 +60,10 @@ void rmsNorm(const RmsNormArgs& args, const Lane& lane) {
     const float mean = horizontalSum(squares) / static_cast<float>(width);
     const F32x16 factor = splat(1.0f / __builtin_sqrtf(mean + args.eps));
     float* out = args.out + r * width;
-    for (int64_t i = 0; i < whole; i += kLanes) store(out + i, load(x + i) * factor * load(args.weight + i));
+    for (int64_t i = 0; i < whole; i += kLanes) {
+      store(out + i, load(x + i) * factor * load(args.weight + i));
+      if (i % kFetchValues == 0) lane.fetchAhead();
+    }
     if (tail > 0) {
       storePartial(out + whole, loadPartial(x + whole, tail) * factor * loadPartial(args.weight + whole, tail), tail);
     }

@@ -111,6 +111,7 @@ void ropeAndCache(const RopeAndCacheArgs& args, const Lane& lane) {
     const int token = static_cast<int>(unit / headsPerToken);
     const int head = static_cast<int>(unit % headsPerToken);
     float* x = args.qkv + unit * headSize;
+    lane.fetchAhead();
     const bool isValue = head >= args.heads + cache.kvHeads;
     if (!isValue && args.cosSin) rotate(x, args.cosSin + static_cast<int64_t>(step.positions[token]) * headSize, half);
 
