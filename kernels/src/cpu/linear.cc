@@ -115,16 +115,18 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     recordBytes += 512;
     nibbles = false;
   }
+  int64_t first = 0;
 #if defined(NVLM_AMX)
   if (rowCount >= kAmxIntegerRows && !nibbles) {
-    amxIntegerPair(tiles, segment, panel, recordBytes, rows, rowCount, output, lane.scratch + panelScratch);
-    return;
+    first = rowCount / kAmxRows * kAmxRows;
+    streamed = false;
+    amxIntegerPair(tiles, segment, panel, recordBytes, rows, first, output, lane.scratch + panelScratch);
   }
 #endif
-  forRowTiles(rowCount, [&](int64_t row, auto count) NVLM_INLINE_LAMBDA {
+  forRowTiles(rowCount - first, [&](int64_t row, auto count) NVLM_INLINE_LAMBDA {
     constexpr int kRows = decltype(count)::value;
     LinearTile<kRows> tile;
-    const PreparedRows from = rows.from(row);
+    const PreparedRows from = rows.from(first + row);
     const auto run = [&]<bool kNibbles, int kSubs>() NVLM_INLINE_LAMBDA {
       if (streamed && row == 0) {
         integerTile<kRows, kNibbles, kSubs, true>(tile, segment, panel, recordBytes, from);
@@ -139,7 +141,7 @@ void integerPair(const PackedSegment& segment, const uint8_t* panel, const Prepa
     } else {
       run.template operator()<false, 2>();
     }
-    finishTile<kRows>(output, row, tile);
+    finishTile<kRows>(output, first + row, tile);
   });
 }
 #endif
