@@ -18,8 +18,8 @@ constexpr int kAmxRows = 16;
 constexpr int kAmxChunkSteps = 6;
 constexpr int64_t kAmxDotBytes = kAmxRows * 64;  // of one block
 
-// The dots of both blocks over steps [first, end), 2 * kAmxDotBytes each. `codes` and `activations` are those of step 0 and move on
-// by codeBytes and stepBytes.
+// The dots of both blocks over steps [first, end) of K, which are a record's or, with two scales for each, half of one: a step's are
+// 2 * kAmxDotBytes, the first block's before the second's.
 NVLM_INLINE void amxDots(Tiles& tiles, const PackedSegment& weight, const uint8_t* panel, int64_t recordBytes, const PreparedRows& rows,
                          int64_t first, int64_t end, uint8_t* dots) {
   const int subs = weight.subs, stepBytes = 32 / subs;
