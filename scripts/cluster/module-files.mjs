@@ -1,8 +1,9 @@
 /** Files out of the Go modules that the test cluster is built from, kept in the cache by the version that go.sum pins. */
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory } from '../build.mjs';
+import { buildOnce } from '../build-once.mjs';
 import { run } from '../command.mjs';
 import { modules } from './build.mjs';
 
@@ -23,19 +24,13 @@ export async function moduleFiles({ name, builtBy, module, paths }) {
     .digest('hex')
     .slice(0, 12);
   const folder = join(cacheDirectory, 'cluster', `${name}-${key}`);
-  if (existsSync(folder)) return folder;
-  const options = { cwd, env: { GOWORK: 'off', GOFLAGS: '-modcacherw', GOTOOLCHAIN: 'local' } };
-  await run('go', ['mod', 'download', module], options);
-  const source = (await run('go', ['list', '-m', '-f', '{{.Dir}}', module], options)).trim();
-  const work = `${folder}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  try {
+  await buildOnce(folder, async (work) => {
+    const options = { cwd, env: { GOWORK: 'off', GOFLAGS: '-modcacherw', GOTOOLCHAIN: 'local' } };
+    await run('go', ['mod', 'download', module], options);
+    const source = (await run('go', ['list', '-m', '-f', '{{.Dir}}', module], options)).trim();
     for (const [to, from] of Object.entries(paths)) {
       cpSync(join(source, from), join(work, to), { recursive: true });
     }
-    if (!existsSync(folder)) renameSync(work, folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  });
   return folder;
 }

@@ -91,6 +91,7 @@ inline void amxIntegerPair(Tiles& tiles, const PackedSegment& weight, const uint
   float* const sums = reinterpret_cast<float*>(scratch);
   uint8_t* const dots = scratch + 2 * kBlockSums * sizeof(float);
   const int64_t steps = weight.records * weight.subs;
+  const auto scale = weight.zero == 0 ? amxScale<false> : amxScale<true>;
   tiles.configure(kAmxRows, 32 / weight.subs);
   for (int64_t row = 0; row < rowCount; row += kAmxRows) {
     const PreparedRows from = rows.from(row);
@@ -98,7 +99,6 @@ inline void amxIntegerPair(Tiles& tiles, const PackedSegment& weight, const uint
       const int64_t end = first + kAmxChunkSteps < steps ? first + kAmxChunkSteps : steps;
       amxDots(tiles, weight, panel, recordBytes, from, first, end, dots);
       for (int block = 0; block < 2; ++block) {
-        const auto scale = weight.zero == 0 ? amxScale<false> : amxScale<true>;
         scale(weight, panel, recordBytes, from, block, first, end, dots + block * kAmxDotBytes, sums + block * kBlockSums);
       }
     }
