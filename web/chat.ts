@@ -104,12 +104,19 @@ export class Chat {
     this.#dependencies.onChange();
   }
 
-  /** After a reload: goes on with answers that were being written. */
-  resumeRunning(): void {
-    for (const turn of Object.values(this.#conversation.turns)) {
-      if (!isRunning(turn)) continue;
-      if (turn.responseId === null) this.#send(turn, false);
-      else this.#dependencies.connection.resume(turn.id, turn.responseId, turn.lastSequence);
+  /**
+   * After a reload, before the first question: goes on with answers that were being written. Those that the engine had not
+   * named yet are asked again when `picturesLoaded` settles, since their pictures go along, unless they are stopped by then.
+   */
+  async resumeRunning(picturesLoaded: Promise<void>): Promise<void> {
+    const left = Object.values(this.#conversation.turns).filter(isRunning);
+    for (const { id, responseId, lastSequence } of left) {
+      if (responseId !== null) this.#dependencies.connection.resume(id, responseId, lastSequence);
+    }
+    await picturesLoaded;
+    for (const turn of left) {
+      const isLeft = this.#conversation.turns[turn.id] === turn && isRunning(turn);
+      if (isLeft && turn.responseId === null) this.#send(turn, false);
     }
   }
 

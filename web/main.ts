@@ -254,8 +254,5 @@ draw();
 composer.focus();
 void loadModels();
 void dashboard.run();
-void pictures.loaded.then(() => {
-  draw();
-  // Not before: a question that is asked again takes its pictures along.
-  chat.resumeRunning();
-});
+void chat.resumeRunning(pictures.loaded);
+void pictures.loaded.then(draw);

@@ -142,7 +142,7 @@ test('after a reload a running answer is resumed after the last event that was k
   before.deliver({ type: 'response.output_text.delta', sequence_number: 1, delta: 'par' });
   const stored = JSON.parse(JSON.stringify(before.chat.conversation));
   const after = harness(stored);
-  after.chat.resumeRunning();
+  void after.chat.resumeRunning(Promise.resolve());
   const { stream_id: streamId } = before.asked();
   assert.deepEqual(after.calls, [['resume', streamId, 'resp_1', 1]]);
   after.chat.receive(streamId, {
@@ -151,6 +151,24 @@ test('after a reload a running answer is resumed after the last event that was k
     delta: 'tial',
   });
   assert.deepEqual(after.texts(), ['first', 'partial']);
+});
+
+test('while pictures are loading, a question is sent once, and one asked before the reload waits or is stopped', async () => {
+  const before = harness();
+  before.chat.ask('first');
+  const stored = JSON.stringify(before.chat.conversation);
+  const { promise: loaded, resolve: load } = Promise.withResolvers<void>();
+  const [waiting, stopped] = [harness(JSON.parse(stored)), harness(JSON.parse(stored))];
+  const resumed = [waiting, stopped].map(({ chat }) => chat.resumeRunning(loaded));
+  const first = activePath(stopped.chat.conversation)[0];
+  stopped.chat.edit(first?.id ?? '', 'other');
+  assert.deepEqual([waiting.requests.length, stopped.requests.length], [0, 1]);
+  load();
+  await Promise.all(resumed);
+  assert.deepEqual(
+    [waiting, stopped].map(({ requests }) => requests.map(({ input }) => input[0]?.content)),
+    [['first'], ['other']],
+  );
 });
 
 test('settings that were chosen go with the request and others do not', () => {
