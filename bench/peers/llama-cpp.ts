@@ -4,7 +4,15 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { buildOnce } from '../../scripts/build-once.mjs';
 import { freePorts } from '../../scripts/cluster/processes.ts';
@@ -12,6 +20,8 @@ import { run } from '../../scripts/command.mjs';
 import type { ModelWork } from '../model.ts';
 
 export const llamaCppVersion = '0.3.36';
+/** Counts the ways this version has been built: a build made otherwise is not taken from the cache. */
+const recipe = 2;
 const targets = ['llama-bench', 'llama-batched-bench', 'llama-server', 'llama-quantize'];
 
 export interface LlamaCpp {
@@ -24,7 +34,7 @@ export async function installLlamaCpp(
   cacheDirectory: string,
   progress: (fraction: number, note: string) => void,
 ): Promise<LlamaCpp> {
-  const directory = join(cacheDirectory, 'peers', `llama.cpp-${llamaCppVersion}`);
+  const directory = join(cacheDirectory, 'peers', `llama.cpp-${llamaCppVersion}-${recipe}`);
   await buildOnce(directory, (work) => buildLlamaCpp(work, progress));
   return {
     name: `llama.cpp (llama-cpp-python ${llamaCppVersion})`,
@@ -56,6 +66,7 @@ async function buildLlamaCpp(
   const source = globSync(join(work, 'llama_cpp_python-*/vendor/llama.cpp'))[0];
   if (source === undefined)
     throw new Error(`llama-cpp-python ${llamaCppVersion} holds no vendor/llama.cpp.`);
+  keepTileConfiguration(join(source, 'ggml/src/ggml-cpu/amx/mmq.cpp'));
   const build = join(work, 'build');
   await run('cmake', [
     '-S',
@@ -80,6 +91,17 @@ async function buildLlamaCpp(
   mkdirSync(join(folder, 'build'));
   renameSync(join(build, 'bin'), join(folder, 'build/bin'));
   rmSync(work, { recursive: true });
+}
+
+/**
+ * GCC 12's _tile_loadconfig names 8 of its 64 bytes as read, so the stores of the others are dropped and llama.cpp ends with
+ * SIGSEGV at ldtilecfg on every processor with AMX. A barrier before it keeps them.
+ */
+function keepTileConfiguration(path: string): void {
+  const call = '_tile_loadconfig(&tc);';
+  const text = readFileSync(path, 'utf8');
+  if (!text.includes(call)) throw new Error(`${path} holds no ${call}`);
+  writeFileSync(path, text.replace(call, `__asm__ volatile("" ::"r"(&tc) : "memory"); ${call}`));
 }
 
 /** The checkpoint requantised to one of llama.cpp's types, kept beside the peer. */
