@@ -27,6 +27,14 @@ constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kPrefetchBytes = 4096;
 #endif
 
+// Integer panels go to the first-level cache in two steps where the third level is large and answers late, as on Intel's servers:
+// far ahead to the second, and from there.
+#if defined(NVLM_AMX)
+constexpr int64_t kNearBytes = 2048, kFarBytes = 12288;
+#else
+constexpr int64_t kNearBytes = kPrefetchBytes, kFarBytes = 0;
+#endif
+
 // Where a tile's prepared activations are; rows are `stride` bytes apart.
 struct PreparedRows {
   const uint8_t* base;
@@ -82,7 +90,8 @@ void integerTile(LinearTile<kRows>& tile, const PackedSegment& weight, const uin
     // One by one: a burst takes all that a core has for lines under way, and what comes behind it waits.
     int64_t line = 0;
     const auto fetch = [&](I32x16& after) NVLM_INLINE_LAMBDA {
-      if constexpr (kFetch) prefetchAfter(record + kPrefetchBytes + line, after);
+      if constexpr (kFetch) prefetchAfter<1>(record + kNearBytes + line, after);
+      if constexpr (kFetch && kFarBytes > 0) prefetchAfter<2>(record + kFarBytes + line, after);
       line += 64;
     };
     const uint8_t* scales = record + (kNibbles ? 512 : 1024);

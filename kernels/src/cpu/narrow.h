@@ -202,12 +202,17 @@ NVLM_INLINE float largestMagnitude(F32x16 magnitudes) {
   return reinterpret_cast<Quad>(larger(two, __builtin_shufflevector(two, two, 1, 0, 3, 2)))[0];
 }
 
-// Fetches a line once `after` is there: compilers put fetches that depend on nothing one behind the other, in a burst.
+// Fetches a line into the cache of kLevel once `after` is there: compilers put fetches that depend on nothing one behind the other, in a burst.
+template <int kLevel>
 NVLM_INLINE void prefetchAfter(const uint8_t* line, [[maybe_unused]] I32x16& after) {
 #if defined(__AVX512F__)
-  asm("prefetcht0 %1" : "+v"(after.part[0]) : "m"(*line));
+  if constexpr (kLevel == 1) {
+    asm("prefetcht0 %1" : "+v"(after.part[0]) : "m"(*line));
+  } else {
+    asm("prefetcht1 %1" : "+v"(after.part[0]) : "m"(*line));
+  }
 #else
-  __builtin_prefetch(line);
+  __builtin_prefetch(line, 0, kLevel == 1 ? 3 : 2);
 #endif
 }
 
