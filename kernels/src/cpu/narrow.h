@@ -202,7 +202,8 @@ NVLM_INLINE float largestMagnitude(F32x16 magnitudes) {
   return reinterpret_cast<Quad>(larger(two, __builtin_shufflevector(two, two, 1, 0, 3, 2)))[0];
 }
 
-// Fetches a line into the cache of kLevel once `after` is there: compilers put fetches that depend on nothing one behind the other, in a burst.
+// Fetches a line into the cache of kLevel once `after` is there: compilers put fetches that depend on nothing one behind the
+// other, in a burst.
 template <int kLevel>
 NVLM_INLINE void prefetchAfter(const uint8_t* line, [[maybe_unused]] I32x16& after) {
 #if defined(__AVX512F__)
