@@ -9,6 +9,7 @@ import {
   DEFAULT_LANGUAGE_MODEL_REFERENCE,
   DEFAULT_MODEL_REFERENCE,
 } from '#engine/weights/resolve.ts';
+import { availableIsas } from '#kernels/cpu.ts';
 import { startStep } from '../scripts/progress.mjs';
 import { autoscalingBench } from './autoscaling.ts';
 import { kernelsBench } from './kernels.ts';
@@ -64,7 +65,7 @@ const help = `npm run bench -- COMMAND [options]
   --slo-ttft MS       serve: first-token objective (default 2000)
   --slo-tpot MS       serve: per-token objective (default 100)
   --work TEXT         model, width: only works whose name contains this, such as "prefill 512" (may be repeated)
-  --isa NAME          kernels: only this path; width: this path (default: the fastest)
+  --isa NAME          instruction-set path of the kernels, also by NVLM_ISA (default: the fastest; kernels: each)
   --deployments N     operator: NVLMDeployments (default 1000)
   --pods N            operator: pods of all of them (default 5000)
   --steady SECONDS    operator: time without changes (default 120)
@@ -157,6 +158,13 @@ function works<T extends Named>(all: readonly T[]): readonly T[] {
     process.exit(2);
   }
 }
+const isa = values.isa ?? process.env.NVLM_ISA;
+if (isa !== undefined && !availableIsas().includes(isa)) {
+  console.error(
+    `--isa ${isa}: expected one of ${availableIsas().join(', ')}, which this CPU runs.`,
+  );
+  process.exit(2);
+}
 const threads = count('threads', values.threads);
 const rounds = count('rounds', values.rounds);
 const cacheDirectory = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nvlm');
@@ -189,6 +197,7 @@ const load = () =>
       dtype,
       kvCacheDtype,
       threads,
+      isa,
       cacheDirectory,
       maxSequences: 64,
       maxBatchedTokens: 2048,
@@ -227,19 +236,14 @@ async function modelPeers(gguf: string): Promise<readonly ModelPeer[]> {
 
 async function run(): Promise<BenchResult> {
   if (command === 'kernels')
-    return step('Kernels', (progress) =>
-      kernelsBench({ isa: values.isa, threads, rounds }, progress),
-    );
+    return step('Kernels', (progress) => kernelsBench({ isa, threads, rounds }, progress));
   if (command === 'width') {
     const chosen = works(widthWorks);
     const python = await step('Install PyTorch (once)', (progress) =>
       installPyTorch(cacheDirectory, progress),
     );
     return step('Layers at full width', (progress) =>
-      widthBench(
-        { works: chosen, rounds, threads, isa: values.isa, python, cacheDirectory },
-        progress,
-      ),
+      widthBench({ works: chosen, rounds, threads, isa, python, cacheDirectory }, progress),
     );
   }
   if (command === 'operator')
@@ -276,6 +280,7 @@ async function run(): Promise<BenchResult> {
           dtype,
           kvCacheDtype,
           threads,
+          isa,
           rounds,
           peers: values.peer.length > 0 ? peerVariants : undefined,
           cacheDirectory,

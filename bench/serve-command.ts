@@ -23,6 +23,7 @@ export interface ServeBenchOptions {
   readonly dtype: string;
   readonly kvCacheDtype: string;
   readonly threads: number;
+  readonly isa: string | undefined;
   readonly rounds: number;
   readonly cacheDirectory: string;
   readonly peers: ((gguf: string) => Promise<readonly LlamaVariant[]>) | undefined;
@@ -44,6 +45,7 @@ function startOurs(options: ServeBenchOptions): Promise<{ url: string; close(): 
       options.kvCacheDtype,
       '--threads',
       String(options.threads),
+      ...(options.isa === undefined ? [] : ['--isa', options.isa]),
       '--log-level',
       'error',
     ],

@@ -21,6 +21,7 @@ describe('the bench command', () => {
     [['study', '--peer', 'other'], /Unknown peer other/],
     [['study', '--dtype', 'int3'], /--dtype int3: expected one of/],
     [['model', '--kv-cache-dtype', 'int4'], /--kv-cache-dtype int4: expected one of auto/],
+    [['study', '--isa', 'avx3'], /--isa avx3: expected one of .*portable/],
     [['width', '--work', 'encode'], /--work encode: expected part of one of: InternViT layer/],
   ] as const)
     it(`refuses ${args.join(' ')} by name, with exit code 2`, () => {
