@@ -122,12 +122,23 @@ inline void amxBf16Pair(Tiles& tiles, const PackedSegment& weight, const uint8_t
     tiles.clear<1>();
     tiles.clear<2>();
     tiles.clear<3>();
+    // The first rows' panel comes from memory, the others' from a cache.
+    const auto fetch = [&](const uint8_t* lines) NVLM_INLINE_LAMBDA {
+      for (int64_t line = 0; line < 512 && row == 0; line += 64) {
+        __builtin_prefetch(lines + kNearBytes + line);
+        __builtin_prefetch(lines + kFarBytes + line, 0, 2);
+      }
+    };
     for (int64_t step = 0; step < weight.records / 16; ++step) {
       const uint8_t* weights = panel + step * 16 * 128;
+      fetch(weights);
       tiles.load<4>(from.base + step * 64, from.stride);
       tiles.load<6>(weights, 128);
+      fetch(weights + 512);
       tiles.load<7>(weights + 64, 128);
+      fetch(weights + 1024);
       tiles.dotBf16Pairs<0, 4, 6>();
+      fetch(weights + 1536);
       tiles.dotBf16Pairs<1, 4, 7>();
       if (two) {
         tiles.load<5>(from.base + kAmxRows * from.stride + step * 64, from.stride);

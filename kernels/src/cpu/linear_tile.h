@@ -27,8 +27,8 @@ constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kPrefetchBytes = 4096;
 #endif
 
-// Integer panels go to the first-level cache in two steps where the third level is large and answers late, as on Intel's servers:
-// far ahead to the second, and from there.
+// Panels of integers, and of bf16 that tiles read, go to the first-level cache in two steps where the third level is large and answers
+// late, as on Intel's servers: far ahead to the second, and from there.
 #if defined(NVLM_AMX)
 constexpr int64_t kNearBytes = 2048, kFarBytes = 12288;
 #else
