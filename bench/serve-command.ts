@@ -149,11 +149,12 @@ export async function serveBench(
     await Promise.all([own.close(), ...targets.slice(2).map((target) => target.close())]);
   }
   const runs = targets.map(({ name }) => ({ name, figures: medianRun(samples.get(name) ?? []) }));
-  return serveResult(
-    runs,
-    load,
-    `Median round of ${options.rounds}; ${options.model}, ${options.dtype}, ${options.threads} threads.`,
-  );
+  const path = options.isa === undefined ? '' : ` on ${options.isa}`;
+  const served =
+    options.url === undefined
+      ? `${options.model}, ${options.dtype}${path}, ${options.threads} threads`
+      : `${targets[0]?.model} of the server at ${options.url}`;
+  return serveResult(runs, load, `Median round of ${options.rounds}; ${served}.`);
 }
 
 /** The round whose throughput is the median. */
