@@ -130,15 +130,21 @@ if (unknownPeer !== undefined) {
   console.error(`Unknown peer ${unknownPeer} of ${command}; expected ${peers.join(' or ')}.`);
   process.exit(2);
 }
-/** The type that an option names; any other text ends the process with exit code 2. */
-function typeOf<T extends string>(option: 'dtype' | 'kv-cache-dtype', types: readonly T[]): T {
-  const chosen = types.find((name) => name === values[option]);
+/** Which of `names` an option chooses; any other text ends the process with exit code 2. */
+function nameOf<T extends string>(
+  option: 'dtype' | 'kv-cache-dtype' | 'isa',
+  names: readonly T[],
+  text = values[option],
+): T {
+  const chosen = names.find((name) => name === text);
   if (chosen !== undefined) return chosen;
-  console.error(`--${option} ${values[option]}: expected one of ${types.join(', ')}.`);
+  console.error(`--${option} ${text}: expected one of ${names.join(', ')}.`);
   process.exit(2);
 }
-const dtype = typeOf('dtype', ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const);
-const kvCacheDtype = typeOf('kv-cache-dtype', ['auto', 'float32', 'bfloat16', 'int8'] as const);
+const dtype = nameOf('dtype', ['auto', 'float32', 'bfloat16', 'int8', 'int4'] as const);
+const kvCacheDtype = nameOf('kv-cache-dtype', ['auto', 'float32', 'bfloat16', 'int8'] as const);
+const askedIsa = values.isa ?? process.env.NVLM_ISA;
+const isa = askedIsa ? nameOf('isa', availableIsas(), askedIsa) : undefined;
 const count = (name: string, text: string): number => {
   const value = Number(text);
   if (!(value > 0)) {
@@ -157,13 +163,6 @@ function works<T extends Named>(all: readonly T[]): readonly T[] {
     console.error(error.message);
     process.exit(2);
   }
-}
-const isa = values.isa ?? process.env.NVLM_ISA;
-if (isa !== undefined && !availableIsas().includes(isa)) {
-  console.error(
-    `--isa ${isa}: expected one of ${availableIsas().join(', ')}, which this CPU runs.`,
-  );
-  process.exit(2);
 }
 const threads = count('threads', values.threads);
 const rounds = count('rounds', values.rounds);

@@ -124,7 +124,8 @@ inline void amxBf16Pair(Tiles& tiles, const PackedSegment& weight, const uint8_t
     tiles.clear<3>();
     // The first rows' panel comes from memory, the others' from a cache.
     const auto fetch = [&](const uint8_t* lines) NVLM_INLINE_LAMBDA {
-      for (int64_t line = 0; line < 512 && row == 0; line += 64) {
+      if (row > 0) return;
+      for (int64_t line = 0; line < 512; line += 64) {
         __builtin_prefetch(lines + kNearBytes + line);
         __builtin_prefetch(lines + kFarBytes + line, 0, 2);
       }
